@@ -1,0 +1,75 @@
+"""The contract of a metric: what it declares and what the worker runs, in a fresh process on the target.
+
+As with passes, importing a metric's file must stay cheap; heavy imports go inside :meth:`Metric.measure`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic
+
+from olivine.config.schema import DataConfig
+from olivine.passes.base import Accelerator, Format, Params, ParamsT, Progress, Requirement
+
+__all__ = ["Metric", "MetricContext", "Params"]
+
+
+@dataclass(frozen=True)
+class MetricContext:
+    """What a metric gets.
+
+    Attributes:
+        model: folder of the model to measure.
+        format: its format (``hf``, ``genai`` ...).
+        data: the data configs that the parameters name, paths absolute.
+        target: where it is measured.
+        progress: receives how far it is.
+        trust_remote_code: whether the user allowed code that comes with the model to run.
+    """
+
+    model: Path
+    format: Format
+    data: Mapping[str, DataConfig]
+    target: Accelerator
+    progress: Progress
+    trust_remote_code: bool = False
+
+
+class Metric(ABC, Generic[ParamsT]):
+    """One kind of measurement.
+
+    Attributes:
+        type: the name in a configuration (``accuracy``).
+        summary: one line for lists.
+        measures: formats it can measure.
+        version: raise it when the same model would measure otherwise; part of the cache key.
+        params_type: the pydantic model of the parameters.
+        units: unit of each value it returns, e.g. ``{"decode": "tokens/s"}``; empty string for a ratio.
+        higher_is_better: direction of each value.
+        hardware_dependent: whether another machine would measure otherwise (time, memory); then the machine is part
+            of the cache key.
+        requires: packages per format.
+        shaped_by: distributions whose version changes the result; part of the cache key.
+    """
+
+    type: ClassVar[str]
+    summary: ClassVar[str]
+    measures: ClassVar[frozenset[Format]]
+    version: ClassVar[int] = 1
+    params_type: ClassVar[type[Params]]
+    units: ClassVar[Mapping[str, str]]
+    higher_is_better: ClassVar[Mapping[str, bool]]
+    hardware_dependent: ClassVar[bool] = False
+    requires: ClassVar[Mapping[Format, tuple[Requirement, ...]]] = {}
+    shaped_by: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def measure(self, params: ParamsT, context: MetricContext) -> dict[str, Any]:
+        """Measure and return values by name, the main one first (``{"accuracy": 0.93, "count": 160}``).
+
+        Raises:
+            OlivineError: for anything the user can mend (a missing column, an empty data set).
+        """

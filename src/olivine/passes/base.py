@@ -1,0 +1,223 @@
+"""The contract of a pass: what it declares, what ``plan`` asks of it, and what the worker runs.
+
+A pass is one class in one file. Importing the file must stay cheap (no torch, transformers, onnxruntime at the top):
+``plan`` and ``config`` import it to check a configuration. Heavy imports go inside :meth:`Pass.run`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from olivine.config.schema import DataConfig
+from olivine.errors import Problem
+
+
+class Format(StrEnum):
+    """What a model folder is. Passes declare what they accept and produce in these words."""
+
+    HF = "hf"
+    """Hugging Face checkpoint folder: ``config.json``, safetensors, tokenizer."""
+    PEFT = "peft"
+    """Adapter folder (``adapter_config.json``) that belongs to a base checkpoint."""
+    MLFLOW = "mlflow"
+    """MLflow model folder around a checkpoint."""
+    HF_QUANTIZED = "hf-quantized"
+    """Checkpoint with quantised weights."""
+    ONNX = "onnx"
+    """ONNX model without a generation configuration."""
+    GENAI = "genai"
+    """ONNX Runtime GenAI folder: ``genai_config.json``, ONNX model, tokenizer."""
+    METRICS = "metrics"
+    """Measurements; the result of an evaluation."""
+
+
+class Params(BaseModel):
+    """Base of a pass's parameters. A field's docstring is its documentation: what it does, what it costs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+
+ParamsT = TypeVar("ParamsT", bound=Params)
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A package that a pass needs: the distribution, the range it was seen to work with, the extra that installs it.
+
+    Attributes:
+        distribution: name on the package index; alternatives separated by ``|`` (``onnxruntime|onnxruntime-gpu``).
+        extra: the extra of olivine that brings it (``finetune``).
+        versions: PEP 440 specifier of the range with which the adapter's contract test was seen to pass.
+    """
+
+    distribution: str
+    extra: str
+    versions: str = ""
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """Where a Step runs or what its result ships to.
+
+    Attributes:
+        device: ``cpu``, ``gpu`` or ``npu``; never ``auto`` (the plan has resolved it).
+        execution_provider: ONNX Runtime's name, e.g. ``CPUExecutionProvider``.
+    """
+
+    device: str = "cpu"
+    execution_provider: str = "CPUExecutionProvider"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the plan knows about the model that enters a pass, from files alone.
+
+    Attributes:
+        format: its format.
+        config: the checkpoint's ``config.json`` (of the base, for an adapter), empty if there is none.
+        path: the folder, if it exists already (the input model, or a cached artifact); ``None`` for what is still
+            to be made.
+        modules: names and shapes of 2-D weights in the base checkpoint, e.g.
+            ``{"model.layers.0.self_attn.qkv_proj": (768, 256)}``; empty if unknown.
+        own_base: for an adapter: whether its artifact carries its own base checkpoint in ``base/`` (LoftQ).
+    """
+
+    format: Format
+    config: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+    modules: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    own_base: bool = False
+
+
+@dataclass(frozen=True)
+class PlanContext:
+    """What :meth:`Pass.resolve` and :meth:`Pass.check` may look at. Nothing in it needs a heavy import.
+
+    Attributes:
+        model: the model that enters.
+        host: where the pass runs.
+        target: where the final model ships to.
+        has_bf16: whether ``host`` has bf16 matrix units (a CPU without them is some 200 times slower in bf16).
+    """
+
+    model: ModelFacts
+    host: Accelerator
+    target: Accelerator
+    has_bf16: bool
+
+
+class Progress(Protocol):
+    """Receives what a running pass reports. Calls are cheap and may be frequent."""
+
+    def __call__(
+        self, done: float, total: float | None, *, unit: str = "", message: str = "", **values: float
+    ) -> None:
+        """Report that ``done`` of ``total`` ``unit``s are done, with current values such as ``loss=1.2``."""
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a pass gets when it runs, inside a worker.
+
+    Attributes:
+        inputs: folders by name: ``model`` is the model that enters; for a ``peft`` model also ``base``, its checkpoint.
+        input_format: format of ``model``.
+        output: an existing empty folder; what the pass leaves there becomes the artifact, if it returns.
+        checkpoint: a folder that outlives a killed worker; the same Step finds what it left there. Removed after success.
+        data: the data configs that the parameters name (every parameter that ends in ``data_config``), paths absolute.
+        host: where this runs.
+        target: where the model ships to.
+        progress: see :class:`Progress`.
+        note: tells the user one line worth knowing ("paged_adamw_32bit needs a GPU: adamw_torch is used").
+        trust_remote_code: whether the user allowed code that comes with the model to run.
+    """
+
+    inputs: Mapping[str, Path]
+    input_format: Format
+    output: Path
+    checkpoint: Path
+    data: Mapping[str, DataConfig]
+    host: Accelerator
+    target: Accelerator
+    progress: Progress
+    note: Any
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What a pass hands back beside the files in ``output``.
+
+    Attributes:
+        metrics: numbers worth keeping (``train_loss``, ``eval_loss``, ``train_runtime_s`` ...).
+        attributes: facts later Steps or the model card need (``{"precision": "int4"}``); JSON.
+        history: rows over time, e.g. ``[{"step": 10, "loss": 2.1}, ...]``.
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    history: Sequence[Mapping[str, float]] = ()
+
+
+class Pass(ABC, Generic[ParamsT]):
+    """One technique. Subclasses set the class attributes and implement :meth:`run`.
+
+    Attributes:
+        type: the name in a configuration (``LoRA``); matched without regard to case.
+        summary: one line for lists.
+        reference_url: paper or specification.
+        accepts: formats of the model that may enter.
+        produces: format of the result.
+        version: raise it when the same inputs give another result; part of the cache key.
+        params_type: the pydantic model of the parameters.
+        requires: packages it needs to run.
+        shaped_by: distributions whose version changes the result; their versions are part of the cache key.
+        own_base: the artifact carries its own base checkpoint in ``base/`` (only for ``produces = peft``).
+        needs_data: names of parameters (ending in ``data_config``) that must be set.
+    """
+
+    type: ClassVar[str]
+    summary: ClassVar[str]
+    reference_url: ClassVar[str] = ""
+    accepts: ClassVar[frozenset[Format]]
+    produces: ClassVar[Format]
+    version: ClassVar[int] = 1
+    params_type: ClassVar[type[Params]]
+    requires: ClassVar[tuple[Requirement, ...]] = ()
+    shaped_by: ClassVar[tuple[str, ...]] = ()
+    own_base: ClassVar[bool] = False
+
+    @classmethod
+    def resolve(cls, params: ParamsT, context: PlanContext) -> tuple[ParamsT, list[str]]:
+        """Replace ``auto`` and hardware-dependent values by what will be used here, with one note per decision.
+
+        Called by ``plan`` before the Step's digest is taken, so the result is part of the cache key. Must be pure and
+        idempotent: ``resolve(resolve(p)) == resolve(p)``.
+        """
+        return params, []
+
+    @classmethod
+    def check(cls, params: ParamsT, context: PlanContext) -> list[Problem]:
+        """Return everything that is known to be wrong before anything runs. Called by ``plan`` after ``resolve``.
+
+        ``where`` of a problem may hold only ``Location(path="r")``, the key within the pass; the plan adds the rest.
+        """
+        return []
+
+    @abstractmethod
+    def run(self, params: ParamsT, context: RunContext) -> PassResult:
+        """Do the work: read ``context.inputs``, write ``context.output``.
+
+        Called in a worker process, once, with resolved parameters. May be killed at any moment and called again with
+        the same ``context.checkpoint``. Must be deterministic for given inputs, parameters and library versions.
+
+        Raises:
+            OlivineError: for anything the user can mend; other exceptions are reported as a failed Step.
+        """
