@@ -180,7 +180,7 @@ class Pass(ABC, Generic[ParamsT]):
         requires: packages it needs to run.
         shaped_by: distributions whose version changes the result; their versions are part of the cache key.
         own_base: the artifact carries its own base checkpoint in ``base/`` (only for ``produces = peft``).
-        needs_data: names of parameters (ending in ``data_config``) that must be set.
+        made_for_target: the result depends on the target's execution provider, so it is part of the cache key.
     """
 
     type: ClassVar[str]
@@ -193,6 +193,7 @@ class Pass(ABC, Generic[ParamsT]):
     requires: ClassVar[tuple[Requirement, ...]] = ()
     shaped_by: ClassVar[tuple[str, ...]] = ()
     own_base: ClassVar[bool] = False
+    made_for_target: ClassVar[bool] = False
 
     @classmethod
     def resolve(cls, params: ParamsT, context: PlanContext) -> tuple[ParamsT, list[str]]:
