@@ -24,6 +24,7 @@ class Step(BaseModel):
         target: execution provider that the result is made for, where that matters.
         machine: the machine, for measurements that depend on it.
         libraries: versions of the distributions that shape the result.
+        remote_code: whether code that comes with the model may run.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,6 +39,7 @@ class Step(BaseModel):
     target: str | None = None
     machine: str | None = None
     libraries: dict[str, str] = {}
+    remote_code: bool = False
 
     @cached_property
     def digest(self) -> str:

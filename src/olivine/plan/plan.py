@@ -1,0 +1,520 @@
+"""From a Workflow to a Plan: the Steps in order, what is known to be wrong, and what the Store already holds.
+
+Pure but for reading: no model weights, no network unless the model is not on disk, nothing from the model or the data
+is executed, and neither torch, transformers nor onnxruntime is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from olivine.config.schema import DataConfig, System, Workflow
+from olivine.errors import ConfigError, Location, OlivineError, PlanError, Problem, UnavailableError
+from olivine.evaluate import registry as metric_registry
+from olivine.hardware.machine import Machine, execution_providers, this_machine
+from olivine.hardware.placement import check_host, place
+from olivine.passes import registry as pass_registry
+from olivine.passes.base import Accelerator, Format, ModelFacts, Params, PlanContext
+from olivine.plan.requirements import check_requirements, versions_of
+from olivine.plan.step import Step
+
+if TYPE_CHECKING:
+    from olivine.config import Loaded
+    from olivine.data.rows import Survey
+    from olivine.store import Store
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an input of a Step comes from: a folder that exists, or the result of an earlier Step.
+
+    Exactly one of ``path``, ``step`` (a digest) and ``hub`` (an id, with ``revision``) is set. ``subfolder`` is
+    appended to the folder.
+    """
+
+    path: Path | None = None
+    step: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    subfolder: str = ""
+    identity: str = ""
+    """What goes into the digest of a Step that consumes it."""
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A Step with all that is needed to run it and to tell the user about it.
+
+    Attributes:
+        name: its name in the configuration (``lora``), or ``evaluate input model`` / ``evaluate MODEL``.
+        step: the frozen description.
+        sources: where its inputs come from.
+        consumes: format of the model that enters.
+        produces: format of the result.
+        data: the data configs by parameter, paths absolute.
+        surveys: what was found in the data, by data config name.
+        where: the place of the Step in the configuration.
+        host: where it runs.
+        target: where the model ships to.
+        cached: whether the Store holds the result.
+        notes: decisions worth telling.
+    """
+
+    name: str
+    step: Step
+    sources: Mapping[str, Source]
+    consumes: Format
+    produces: Format
+    data: Mapping[str, DataConfig]
+    where: Location
+    host: Accelerator
+    target: Accelerator
+    cached: bool
+    notes: tuple[str, ...] = ()
+    surveys: Mapping[str, Survey] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """The key of its result in the Store."""
+        return self.step.digest
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Attributes:
+        workflow: the canonical configuration, as resolved.
+        steps: in the order they run: the input model's evaluation, the passes, the final model's evaluation.
+        final: where the model that ships comes from.
+        final_format: its format.
+        notes: notes of the dialect and of the plan as a whole.
+        cache_dir: the Store.
+        output_dir: where the result goes.
+        trust_remote_code: whether code that comes with the model may run.
+    """
+
+    workflow: Workflow
+    steps: tuple[PlannedStep, ...]
+    final: Source
+    final_format: Format
+    notes: tuple[str, ...]
+    cache_dir: Path
+    output_dir: Path
+    dialect: str
+    file: Path | None
+    trust_remote_code: bool = False
+
+    @property
+    def passes(self) -> tuple[PlannedStep, ...]:
+        """The Steps that change the model."""
+        return tuple(step for step in self.steps if step.step.kind == "pass")
+
+    def evaluation(self, which: str) -> PlannedStep | None:
+        """Return the evaluation of ``input`` or ``final``, if one is planned."""
+        names = {"input": EVALUATE_INPUT, "final": EVALUATE_FINAL}
+        return next((step for step in self.steps if step.name == names[which]), None)
+
+
+EVALUATE_INPUT = "evaluate input model"
+EVALUATE_FINAL = "evaluate final model"
+
+
+def make_plan(loaded: Loaded, store: Store, *, trust_remote_code: bool = False, machine: Machine | None = None) -> Plan:
+    """Make the Plan of a loaded configuration.
+
+    Args:
+        loaded: the configuration; its paths are absolute.
+        store: asked for what it holds; nothing is written to it but the digests of files that were read.
+        trust_remote_code: whether the user allowed code that comes with the model to run, for this run.
+        machine: what runs it; this machine unless a test says otherwise.
+
+    Raises:
+        PlanError: with everything that is known to be wrong, not only the first.
+        UnavailableError: the same, if all that is wrong is missing here (packages, devices, the hub).
+    """
+    return _Planner(loaded, store, trust_remote_code, machine or this_machine()).plan()
+
+
+class _Planner:
+    """Holds what accumulates while a plan is made: problems, notes, and the model as it is so far."""
+
+    def __init__(self, loaded: Loaded, store: Store, trust_remote_code: bool, machine: Machine) -> None:
+        self.loaded = loaded
+        self.workflow: Workflow = loaded.workflow
+        self.store = store
+        self.trust = trust_remote_code
+        self.machine = machine
+        self.problems: list[Problem] = []
+        self.unavailable: list[Problem] = []
+        self.notes: list[str] = []
+        self.steps: list[PlannedStep] = []
+        self.surveys: dict[str, Survey] = {}
+        self.identities: dict[str, Any] = {}
+        engine = self.workflow.engine
+        self.target = self._place(engine.target, "engine.target")
+        self.providers = execution_providers()
+
+    def plan(self) -> Plan:
+        engine = self.workflow.engine
+        model, facts, base = self._input_model()
+        if engine.evaluator is not None and engine.evaluate_input_model:
+            self._evaluate(EVALUATE_INPUT, engine.evaluator, "engine.evaluator", model, facts, base)
+        for name in self.workflow.passes:
+            model, facts, base = self._pass(name, model, facts, base)
+            evaluator = self.workflow.passes[name].evaluator
+            if evaluator is not None:
+                self._evaluate(f"evaluate {name}", evaluator, f"passes.{name}.evaluator", model, facts, base)
+        if engine.evaluator is not None and self.workflow.passes:
+            self._evaluate(EVALUATE_FINAL, engine.evaluator, "engine.evaluator", model, facts, base)
+        if not self.workflow.passes and engine.evaluator is None:
+            self._problem(
+                Problem(
+                    "there is nothing to do: the configuration has neither passes nor an evaluator",
+                    self.loaded.locate("passes"),
+                    remedy="add a pass, e.g. passes: {builder: {type: ModelBuilder, precision: int4}}",
+                )
+            )
+        output_dir = Path(engine.output_dir)
+        self._check_folders(output_dir)
+        if self.problems:
+            raise PlanError(self.problems + self.unavailable)
+        if self.unavailable:
+            raise UnavailableError(self.unavailable)
+        return Plan(
+            workflow=self.workflow,
+            steps=tuple(self.steps),
+            final=model,
+            final_format=facts.format,
+            notes=(*(str(note) for note in self.loaded.notes), *self.notes),
+            cache_dir=Path(engine.cache_dir),
+            output_dir=output_dir,
+            dialect=self.loaded.dialect,
+            file=self.loaded.file,
+            trust_remote_code=self.trust,
+        )
+
+    # The input model ------------------------------------------------------------------------------------------------
+
+    def _input_model(self) -> tuple[Source, ModelFacts, Source | None]:
+        """Return the model that goes in, what is known of it, and its base if it is an adapter."""
+        from olivine.models.checkpoint import read_checkpoint
+        from olivine.models.hub import locate
+
+        given = self.workflow.input_model
+        where = self.loaded.locate("input_model.model_path")
+        unknown = Source(identity="unknown"), ModelFacts(Format.HF), None
+        try:
+            located = locate(given.model_path, given.load_kwargs.revision)
+        except OlivineError as error:
+            self._error(error, where)
+            return unknown
+        if located.path is None:
+            revision = located.revision or given.load_kwargs.revision or "main"
+            self.notes.append(
+                f"{given.model_path} ({revision}) is not on this machine yet: it will be downloaded first"
+            )
+            identity = f"hub:{given.model_path}@{revision}"
+            return Source(hub=given.model_path, revision=revision, identity=identity), ModelFacts(Format.HF), None
+        try:
+            checkpoint = read_checkpoint(located.path)
+        except OlivineError as error:
+            self._error(error, where)
+            return unknown
+        if located.revision:
+            identity = f"hub:{given.model_path}@{located.revision}"
+        else:
+            identity = f"files:{self.store.digest_tree(located.path)}"
+        source = Source(path=located.path, identity=identity)
+        facts = ModelFacts(checkpoint.format, checkpoint.config, located.path, checkpoint.modules)
+        if checkpoint.needs_remote_code and not self.trust:
+            self.notes.append(
+                "the model brings Python code of its own; it will not run, the installed library's implementation is "
+                "used (--trust-remote-code allows it)"
+            )
+        if given.adapter_path is None:
+            return source, facts, None
+        adapter = Path(given.adapter_path)
+        if not (adapter / "adapter_config.json").is_file():
+            self._problem(
+                Problem(
+                    f"there is no adapter in {adapter}",
+                    self.loaded.locate("input_model.adapter_path"),
+                    "an adapter folder holds adapter_config.json and adapter_model.safetensors",
+                )
+            )
+        adapter_source = Source(
+            path=adapter, identity=f"files:{self.store.digest_tree(adapter)}" if adapter.is_dir() else ""
+        )
+        return adapter_source, replace(facts, format=Format.PEFT), source
+
+    # Passes ---------------------------------------------------------------------------------------------------------
+
+    def _pass(
+        self, name: str, model: Source, facts: ModelFacts, base: Source | None
+    ) -> tuple[Source, ModelFacts, Source | None]:
+        """Plan one pass and return the model as it will be after it."""
+        config = self.workflow.passes[name]
+        where = self.loaded.locate(f"passes.{name}")
+        pass_type = pass_registry.find(config.type)
+        if pass_type is None:
+            raise ConfigError(f"there is no pass {config.type!r}", where=where)
+        host = self._place(
+            config.host or self.workflow.engine.host, f"passes.{name}.host" if config.host else "engine.host"
+        )
+        problems_before = len(self.problems)
+        if facts.format not in pass_type.accepts:
+            self._problem(self._chain_problem(name, pass_type.type, pass_type.accepts, facts.format, where))
+        params = pass_type.params_type.model_validate(config.params)
+        context = PlanContext(facts, host, self.target, self.machine.has_bf16(host.device))
+        params, notes = pass_type.resolve(params, context)
+        for problem in pass_type.check(params, context):
+            key = problem.where.path if problem.where else None
+            self._problem(
+                replace(problem, where=self.loaded.locate(f"passes.{name}.{key}" if key else f"passes.{name}"))
+            )
+        self.unavailable += check_host(host, self.machine, self.loaded.locate("engine.host"))
+        self.unavailable += check_requirements(pass_type.requires, f"the pass {pass_type.type}", where)
+        data = {key: self.workflow.data_config(value) for key, value in data_references(params).items()}
+        sources = {"model": model} | ({"base": base} if base is not None else {})
+        values = params.model_dump(mode="json")
+        step = Step(
+            kind="pass",
+            type=pass_type.type,
+            version=pass_type.version,
+            params={key: value for key, value in values.items() if key not in data},
+            inputs={key: source.identity for key, source in sources.items()},
+            data={key: self._identify(config) for key, config in data.items()},
+            device=host.device,
+            target=self.target.execution_provider if pass_type.made_for_target else None,
+            libraries=versions_of(pass_type.shaped_by),
+            remote_code=self.trust,
+        )
+        usable = len(self.problems) == problems_before
+        self.steps.append(
+            PlannedStep(
+                name=name,
+                step=step,
+                sources=sources,
+                consumes=facts.format,
+                produces=pass_type.produces,
+                data=data,
+                where=where,
+                host=host,
+                target=self.target,
+                cached=usable and self.store.find(step.digest) is not None,
+                notes=tuple(notes),
+                surveys={
+                    config.name: self.surveys[config.name] for config in data.values() if config.name in self.surveys
+                },
+            )
+        )
+        result = Source(step=step.digest, identity=f"step:{step.digest}")
+        after = replace(facts, format=pass_type.produces, path=None, own_base=pass_type.own_base)
+        if pass_type.produces is not Format.PEFT:
+            return result, after, None
+        own = Source(step=step.digest, subfolder="base", identity=f"step:{step.digest}/base")
+        return result, after, own if pass_type.own_base else model
+
+    def _chain_problem(
+        self, name: str, type_name: str, accepts: frozenset[Format], given: Format, where: Location
+    ) -> Problem:
+        """Say why ``name`` cannot follow what comes before it, and which passes could stand in between."""
+        producer = self.steps[-1].name if self.steps and self.steps[-1].step.kind == "pass" else "the input model"
+        wanted = " or ".join(sorted(accepts))
+        between = [
+            known.type
+            for known in (pass_registry.find(each) for each in pass_registry.BUILTIN)
+            if known is not None and given in known.accepts and known.produces in accepts
+        ]
+        remedy = (
+            f"put {' or '.join(between)} before {name}"
+            if between
+            else f"reorder the passes so that {name} gets {wanted}"
+        )
+        return Problem(f"{type_name} takes {wanted}, but {producer} gives {given}", where, remedy=remedy)
+
+    # Data -----------------------------------------------------------------------------------------------------------
+
+    def _identify(self, config: DataConfig) -> Any:
+        """Check a data config, survey its rows, and return what identifies its content and use in a digest."""
+        if config.name in self.identities:
+            return self.identities[config.name]
+        from olivine.data.rows import data_files, find_problems, survey
+
+        where = self.loaded.locate(f"data_configs.{config.name}")
+        identity: Any = None
+        try:
+            for problem in find_problems(config):
+                key = problem.where.path if problem.where and problem.where.path else None
+                in_file = problem.where is not None and problem.where.file is not None
+                place = (
+                    problem.where
+                    if in_file
+                    else self.loaded.locate(f"data_configs.{config.name}" + (f".{key}" if key else ""))
+                )
+                self._problem(replace(problem, where=place))
+            self.surveys[config.name] = survey(config)
+            how = config.model_dump(mode="json", exclude={"name", "data_files"})
+            files = data_files(config)
+            if files:
+                content: Any = [self.store.digest_file(file) for file in files]
+            elif config.data_name is not None and Path(config.data_name).is_dir():
+                content = self.store.digest_tree(Path(config.data_name))
+                how.pop("data_name")
+            else:
+                content = None  # a hub data set: identified by its name and revision in the config
+            identity = {"content": content, "config": how}
+        except OlivineError as error:
+            self._error(error, where)
+        self.identities[config.name] = identity
+        return identity
+
+    # Evaluation -----------------------------------------------------------------------------------------------------
+
+    def _evaluate(
+        self, name: str, evaluator: str, path: str, model: Source, facts: ModelFacts, base: Source | None
+    ) -> None:
+        """Plan the measuring of ``model`` with ``evaluator``, on the target, in a fresh process."""
+        where = self.loaded.locate(f"evaluators.{evaluator}")
+        metrics, data, libraries, version = [], {}, set[str](), 0
+        machine = None
+        if facts.format is Format.PEFT:
+            self._problem(
+                Problem(
+                    "an adapter on its own cannot be measured",
+                    self.loaded.locate(path),
+                    remedy="merge it first: add MergeAdapterWeights",
+                )
+            )
+            return
+        for index, config in enumerate(self.workflow.evaluators[evaluator].metrics):
+            metric_type = metric_registry.find(config.type)
+            place = self.loaded.locate(f"evaluators.{evaluator}.metrics.{index}")
+            if metric_type is None:
+                raise ConfigError(f"there is no metric {config.type!r}", where=place)
+            if facts.format not in metric_type.measures:
+                self.notes.append(
+                    f"{config.type} is not measured on {name.removeprefix('evaluate ')}: it is {facts.format}"
+                )
+                continue
+            params = metric_type.params_type.model_validate(config.params)
+            self.unavailable += check_requirements(
+                metric_type.requires.get(facts.format, ()), f"measuring {config.type} on a {facts.format} model", place
+            )
+            references = data_references(params)
+            for key, value in references.items():
+                data[f"{index}.{key}"] = self.workflow.data_config(value)
+            metrics.append(
+                {
+                    "index": index,
+                    "name": config.name or config.type,
+                    "type": metric_type.type,
+                    "params": params.model_dump(mode="json"),
+                }
+            )
+            libraries.update(metric_type.shaped_by)
+            version += metric_type.version
+            if metric_type.hardware_dependent:
+                machine = self.machine.fingerprint
+        provider = self.target.execution_provider
+        if facts.format in (Format.GENAI, Format.ONNX) and provider not in self.providers:
+            self.unavailable.append(
+                Problem(
+                    f"the model is to be measured with {provider}, which is not installed here",
+                    self.loaded.locate("engine.target"),
+                    f"installed: {', '.join(self.providers) or 'no ONNX Runtime'}",
+                    "install olivine[gpu] or olivine[directml], choose another target, or leave engine.evaluator out",
+                )
+            )
+        step = Step(
+            kind="evaluate",
+            type="evaluate",
+            version=version,
+            params={
+                "metrics": [
+                    {
+                        **metric,
+                        "params": {k: v for k, v in metric["params"].items() if f"{metric['index']}.{k}" not in data},
+                    }
+                    for metric in metrics
+                ]
+            },
+            inputs={"model": model.identity} | ({"base": base.identity} if base else {}),
+            data={key: self._identify(config) for key, config in data.items()},
+            device=self.target.device,
+            target=provider,
+            machine=machine,
+            libraries=versions_of(tuple(sorted(libraries))),
+            remote_code=self.trust,
+        )
+        self.steps.append(
+            PlannedStep(
+                name=name,
+                step=step,
+                sources={"model": model} | ({"base": base} if base else {}),
+                consumes=facts.format,
+                produces=Format.METRICS,
+                data=data,
+                where=where,
+                host=self.target,
+                target=self.target,
+                cached=not self.problems and self.store.find(step.digest) is not None,
+                surveys={
+                    config.name: self.surveys[config.name] for config in data.values() if config.name in self.surveys
+                },
+            )
+        )
+
+    # Places and problems --------------------------------------------------------------------------------------------
+
+    def _place(self, name: str | None, path: str) -> Accelerator:
+        system = self.workflow.systems[name] if name is not None else System()
+        accelerator = place(system, self.machine)
+        if not accelerator.execution_provider:
+            self._problem(
+                Problem(
+                    f"the system {name!r} has no execution provider",
+                    self.loaded.locate(path),
+                    f"for a device {accelerator.device} there are several",
+                    "name it, e.g. execution_provider: QNNExecutionProvider",
+                )
+            )
+        return accelerator
+
+    def _check_folders(self, output_dir: Path) -> None:
+        """Find out now, not after an hour, that a result could not be written."""
+        from olivine.store.publishing import check_writable
+
+        for path, key in (
+            (output_dir, "engine.output_dir"),
+            (Path(self.workflow.engine.cache_dir), "engine.cache_dir"),
+        ):
+            problem = check_writable(path)
+            if problem is not None:
+                self._problem(replace(problem, where=self.loaded.locate(key)))
+
+    def _problem(self, problem: Problem) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def _error(self, error: OlivineError, where: Location) -> None:
+        """Keep an error's problems, adding where in the configuration it belongs if it does not say a place itself."""
+        into = self.unavailable if isinstance(error, UnavailableError) else self.problems
+        for problem in error.problems:
+            if problem.where is None or not str(problem.where):
+                problem = replace(problem, where=where)
+            if problem not in into:
+                into.append(problem)
+
+
+def data_references(params: Params) -> dict[str, str]:
+    """Return the parameters that name a data config (every name that ends in ``data_config``) and are set."""
+    return {
+        key: value
+        for key in type(params).model_fields
+        if key.endswith("data_config") and isinstance(value := getattr(params, key), str)
+    }

@@ -1,0 +1,67 @@
+"""Check that the packages a Step needs are installed in the tested range, from metadata alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+from olivine.errors import Location, Problem
+from olivine.passes.base import Requirement
+
+
+@cache
+def installed_version(distribution: str) -> str | None:
+    """Return the version of an installed distribution, or ``None``."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def versions_of(distributions: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those distributions that are installed; ``a|b`` names alternatives."""
+    found = {}
+    for names in distributions:
+        for name in names.split("|"):
+            installed = installed_version(name)
+            if installed is not None:
+                found[name] = installed
+    return found
+
+
+def check_requirements(requirements: Iterable[Requirement], subject: str, where: Location) -> list[Problem]:
+    """Return one problem per requirement that is missing or outside its tested range.
+
+    Args:
+        subject: what needs them, as the beginning of a sentence ("the pass LoRA").
+    """
+    problems = []
+    for requirement in requirements:
+        found = versions_of([requirement.distribution])
+        if not found:
+            problems.append(
+                Problem(
+                    f"{subject} needs {requirement.distribution.replace('|', ' or ')}, which is not installed",
+                    where,
+                    remedy=f"pip install 'olivine[{requirement.extra}]'",
+                )
+            )
+            continue
+        name, installed = next(iter(found.items()))
+        if requirement.versions and not _within(installed, requirement.versions):
+            problems.append(
+                Problem(
+                    f"{subject} was tested with {name} {requirement.versions}, and {installed} is installed",
+                    where,
+                    "other versions are known or likely to fail after the training rather than before it",
+                    f"pip install '{name}{requirement.versions}'",
+                )
+            )
+    return problems
+
+
+def _within(installed: str, specifier: str) -> bool:
+    from packaging.specifiers import SpecifierSet
+
+    return SpecifierSet(specifier).contains(installed, prereleases=True)

@@ -1,0 +1,137 @@
+"""The contract of a System's runner: it gets a worker started and carries a request there and the answer back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from olivine.errors import EXIT_FAILED, Location, OlivineError, Problem, StepError
+
+
+@dataclass(frozen=True)
+class StepRequest:
+    """What a worker is asked to do. All of it is JSON; every path is absolute.
+
+    Attributes:
+        name: the Step's name in the configuration.
+        kind: ``pass`` or ``evaluate``.
+        type: the pass.
+        params: resolved parameters; those that name data configs hold the keys of ``data``.
+        inputs: folders by name.
+        input_format: format of ``inputs["model"]``.
+        data: data configs by parameter.
+        output: an existing, empty folder for the result.
+        checkpoint: a folder that outlives the worker.
+        log: file that everything the libraries print goes to.
+        host: device and execution provider it runs on.
+        target: device and execution provider the model ships to.
+        trust_remote_code: whether code that comes with the model may run.
+    """
+
+    name: str
+    kind: str
+    type: str
+    params: dict[str, Any]
+    inputs: dict[str, str]
+    input_format: str
+    data: dict[str, Any]
+    output: str
+    checkpoint: str
+    log: str
+    host: dict[str, str]
+    target: dict[str, str]
+    trust_remote_code: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the request as a JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class StepAnswer:
+    """What a worker hands back beside the files in ``output``; see :class:`olivine.passes.base.PassResult`.
+
+    Attributes:
+        peak_memory: peak resident memory of the worker while the Step ran, in bytes.
+        seconds: wall time of the Step.
+    """
+
+    metrics: dict[str, Any]
+    attributes: dict[str, Any]
+    history: list[dict[str, float]]
+    peak_memory: int
+    seconds: float
+
+
+Report = Callable[[str, dict[str, Any]], None]
+"""Receives what a running Step says: ``("progress", {...})`` or ``("note", {"text": ...})``."""
+
+
+class Runner(ABC):
+    """Runs Steps somewhere. Used as a context manager; leaving it ends whatever it started."""
+
+    @abstractmethod
+    def run(self, request: StepRequest, report: Report, *, fresh: bool = False) -> StepAnswer:
+        """Run one Step to its end.
+
+        Args:
+            request: what to do.
+            report: called in this thread with what the Step says.
+            fresh: give it a process that ran nothing before (for measurements).
+
+        Raises:
+            OlivineError: the Step failed; the problems say why.
+            KeyboardInterrupt: passed on after the worker has been ended.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End whatever was started. May be called twice."""
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A Step's failure as it travels from the worker: the problems, the exit status, and the traceback as text."""
+
+    problems: list[dict[str, Any]] = field(default_factory=list)
+    exit_code: int = EXIT_FAILED
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, error: OlivineError, traceback: str) -> Failure:
+        """Pack an error."""
+        return cls([asdict(problem) for problem in error.problems], error.exit_code, traceback)
+
+    def unpack(self) -> StepError:
+        """Return it as an error that keeps the exit status of the original."""
+        problems = [
+            Problem(
+                each["what"],
+                Location(**each["where"]) if each.get("where") else None,
+                each.get("why", ""),
+                each.get("remedy", ""),
+            )
+            for each in self.problems
+        ]
+        error = StepError(problems or "the Step failed without saying why", traceback=self.traceback)
+        error.exit_code = self.exit_code
+        return error
+
+
+def existing(path: str | Path) -> Path:
+    """Return ``path`` as a folder that exists."""
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,190 @@
+"""The worker: reads requests from standard input, one JSON object a line, runs each Step, and answers on standard output.
+
+Whatever libraries print goes to the run's log: file descriptors 1 and 2 point there while the worker lives. When its
+standard input ends without a ``stop``, whoever started it is gone, and so the worker goes at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import IO, Any
+
+from olivine.config.schema import DataConfig
+from olivine.errors import OlivineError
+from olivine.passes.base import Accelerator, Format, PassResult, RunContext
+from olivine.systems.base import Failure
+from olivine.systems.failures import explain
+
+PROGRESS_INTERVAL_S = 0.1
+
+
+def serve() -> int:
+    """Serve requests until told to stop."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    requests: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    while True:
+        request = requests.get()
+        if request.get("stop"):
+            return 0
+        with _output_into(Path(request["log"])):
+            _serve_one(request, answers)
+
+
+def _listen(requests: queue.Queue[dict[str, Any]]) -> None:
+    """Put what arrives into the queue; leave at once when the other side is gone."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        requests.put(request)
+        if request.get("stop"):
+            return
+    os._exit(1)
+
+
+def _serve_one(request: dict[str, Any], answers: IO[str]) -> None:
+    """Run one Step and write its answer."""
+    reporter = _Reporter(answers)
+    started = time.monotonic()
+    reset_peak_memory()
+    try:
+        result = _run(request, reporter)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        trace = traceback.format_exc()
+        print(trace, file=sys.stderr, flush=True)
+        known = error if isinstance(error, OlivineError) else explain(error, request["name"])
+        failure = Failure.of(known, trace)
+        reporter.send("failed", problems=failure.problems, exit_code=failure.exit_code, traceback=trace)
+        return
+    reporter.send(
+        "result",
+        metrics=dict(result.metrics),
+        attributes=dict(result.attributes),
+        history=[dict(row) for row in result.history],
+        peak_memory=peak_memory(),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _run(request: dict[str, Any], reporter: _Reporter) -> PassResult:
+    data = {key: DataConfig.model_validate(value) for key, value in request["data"].items()}
+    host, target = Accelerator(**request["host"]), Accelerator(**request["target"])
+    inputs = {key: Path(value) for key, value in request["inputs"].items()}
+    if request["kind"] == "evaluate":
+        from olivine.evaluate.measuring import measure_all
+
+        metrics = measure_all(
+            request["params"]["metrics"],
+            model=inputs["model"],
+            format=Format(request["input_format"]),
+            data=data,
+            target=target,
+            progress=reporter.progress,
+            trust_remote_code=request["trust_remote_code"],
+        )
+        return PassResult(metrics=metrics)
+    from olivine.passes import registry
+
+    pass_type = registry.find(request["type"])
+    if pass_type is None:
+        raise OlivineError(
+            f"the pass {request['type']!r} is not installed where the Step runs",
+            remedy="install the package that brings it there too",
+        )
+    params = pass_type.params_type.model_validate(request["params"] | {key: value.name for key, value in data.items()})
+    context = RunContext(
+        inputs=inputs,
+        input_format=Format(request["input_format"]),
+        output=Path(request["output"]),
+        checkpoint=Path(request["checkpoint"]),
+        data=data,
+        host=host,
+        target=target,
+        progress=reporter.progress,
+        note=reporter.note,
+        trust_remote_code=request["trust_remote_code"],
+    )
+    return pass_type().run(params, context)
+
+
+class _Reporter:
+    """Writes what the Step says as lines of JSON, progress at most every :data:`PROGRESS_INTERVAL_S` seconds."""
+
+    def __init__(self, answers: IO[str]) -> None:
+        self._answers = answers
+        self._last = 0.0
+        self._lock = threading.Lock()
+
+    def send(self, kind: str, **data: Any) -> None:
+        """Write one line."""
+        with self._lock:
+            self._answers.write(json.dumps({"kind": kind, **data}, default=float) + "\n")
+
+    def progress(self, done: float, total: float | None, *, unit: str = "", message: str = "", **values: float) -> None:
+        """See :class:`olivine.passes.base.Progress`."""
+        now = time.monotonic()
+        if now - self._last < PROGRESS_INTERVAL_S and (total is None or done < total):
+            return
+        self._last = now
+        self.send(
+            "progress", done=done, total=total, unit=unit, message=message, values=values, memory=peak_memory()
+        )
+
+    def note(self, text: str) -> None:
+        """See :class:`olivine.passes.base.RunContext`."""
+        self.send("note", text=text)
+
+
+def reset_peak_memory() -> None:
+    """Make the kernel count this process's peak resident memory from now (Linux; elsewhere the peak is of its life)."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
+def peak_memory() -> int:
+    """Return the peak resident memory of this process in bytes."""
+    try:
+        with open("/proc/self/status") as file:
+            for line in file:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import psutil
+
+    memory = psutil.Process().memory_info()
+    return int(getattr(memory, "peak_wset", memory.rss))
+
+
+@contextlib.contextmanager
+def _output_into(log: Path) -> Any:
+    """Send standard output and standard error, also those of native code, to ``log``."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(kept[0], 1)
+        os.dup2(kept[1], 2)
+        os.close(kept[0])
+        os.close(kept[1])
