@@ -121,7 +121,12 @@ def killed(step: str, signal_number: int | None, exit_code: int | None, peak_mem
     peak = f"its last reported peak was {peak_memory / 2**30:.1f} GiB of the {memory / 2**30:.1f} GiB here"
     if signal_number == 9:
         return StepError(
-            Problem(f"the worker of {step} was killed (signal 9), most likely for want of memory", None, peak, _OUT_OF_MEMORY)
+            Problem(
+                f"the worker of {step} was killed (signal 9), most likely for want of memory",
+                None,
+                peak,
+                _OUT_OF_MEMORY,
+            )
         )
     ended = f"by signal {signal_number}" if signal_number else f"with exit status {exit_code}"
     return StepError(

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from olivine.hardware.machine import this_machine
 from olivine.systems.base import Failure, Report, Runner, StepAnswer, StepRequest
@@ -25,10 +25,12 @@ class LocalRunner(Runner):
     """Runs Steps in worker processes on this machine.
 
     Args:
+        log: file for what workers print before their first Step gives them its own log.
         give_token: whether workers may see the Hugging Face token of this environment.
     """
 
-    def __init__(self, *, give_token: bool = False) -> None:
+    def __init__(self, log: Path, *, give_token: bool = False) -> None:
+        self._log = log
         self._give_token = give_token
         self._worker: subprocess.Popen[str] | None = None
 
@@ -73,17 +75,17 @@ class LocalRunner(Runner):
         raise killed(request.name, -code if code < 0 else None, code, peak, this_machine().memory_bytes)
 
     def _start(self) -> subprocess.Popen[str]:
-        environment = {
-            key: value for key, value in os.environ.items() if self._give_token or key not in SECRETS
-        }
-        # The package that runs here is the one that runs there, however it was found.
-        package_root = str(Path(__file__).resolve().parents[2])
-        paths = [package_root, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
-        environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+        environment = {key: value for key, value in os.environ.items() if self._give_token or key not in SECRETS}
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with open(self._log, "ab") as log:
+            return self._spawn(environment, log)
+
+    def _spawn(self, environment: dict[str, str], log: IO[bytes]) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "olivine", "worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=log,
             text=True,
             encoding="utf-8",
             env=environment,

@@ -139,9 +139,7 @@ class _Reporter:
         if now - self._last < PROGRESS_INTERVAL_S and (total is None or done < total):
             return
         self._last = now
-        self.send(
-            "progress", done=done, total=total, unit=unit, message=message, values=values, memory=peak_memory()
-        )
+        self.send("progress", done=done, total=total, unit=unit, message=message, values=values, memory=peak_memory())
 
     def note(self, text: str) -> None:
         """See :class:`olivine.passes.base.RunContext`."""

@@ -1,0 +1,99 @@
+"""The model card: what the model is, how it was made, and what was measured on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from olivine import __version__
+from olivine.engine.result import Result
+from olivine.engine.words import duration, memory, number, size
+from olivine.plan.plan import Plan
+
+if TYPE_CHECKING:
+    from olivine.store import Artifact
+
+
+def model_card(plan: Plan, result: Result, artifacts: Mapping[str, Artifact]) -> str:
+    """Return the card as Markdown. Text from the configuration is escaped, so that it cannot become markup."""
+    base = plan.workflow.input_model.model_path
+    name = base.rstrip("/").rsplit("/", 1)[-1]
+    lines = [
+        "---",
+        f"base_model: {_quote(base if '/' in base and not base.startswith('/') else name)}",
+        "library_name: " + ("onnxruntime-genai" if result.format == "genai" else "transformers"),
+        "pipeline_tag: text-generation",
+        "tags: [olivine]",
+        "---",
+        "",
+        f"# {_escape(name)}, as {result.format}",
+        "",
+        f"Made by Olivine {__version__} from `{_escape(name)}`. {size(result.size)} on disk.",
+        "",
+        "## How it was made",
+        "",
+        "| step | type | time | peak memory | reported |",
+        "|---|---|---|---|---|",
+    ]
+    for step in result.steps:
+        if step.type == "evaluate":
+            continue
+        reported = ", ".join(f"{key} {number(value)}" for key, value in _numbers(step.metrics).items())
+        row = (_escape(step.name), step.type, duration(step.seconds), memory(step.peak_memory), reported)
+        lines.append("| " + " | ".join(row) + " |")
+    if result.metrics:
+        lines += ["", "## What was measured", "", *_metric_rows(result.metrics)]
+    lines += [
+        "",
+        "## How to make it again",
+        "",
+        "`workflow.yaml` in this folder is the whole configuration:",
+        "",
+        "```",
+        "olivine run --config workflow.yaml",
+        "```",
+        "",
+    ]
+    if result.format == "genai":
+        lines += ["## How to use it", "", "```", 'olivine generate . --prompt "..."', "```", ""]
+    return "\n".join(lines)
+
+
+def _metric_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a table with one row per value and one column per model that was measured."""
+    columns = [which for which in ("input", "final") if which in metrics]
+    rows = ["| metric | " + " | ".join(f"{which} model" for which in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    values = {which: flat(metrics[which]) for which in columns}
+    for key in dict.fromkeys(key for which in columns for key in values[which]):
+        cells = [number(values[which][key]) if key in values[which] else "" for which in columns]
+        rows.append(f"| {_escape(key)} | " + " | ".join(cells) + " |")
+    return rows
+
+
+def flat(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Return the numbers in nested metrics by dotted name; tables (dicts of dicts) are left out."""
+    found: dict[str, float] = {}
+    for key, value in metrics.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(value, Mapping):
+            if not any(isinstance(item, Mapping) for item in value.values()) or not prefix:
+                found |= flat(value, name)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[name] = value
+    return found
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {key: value for key, value in flat(metrics).items() if "." not in key}
+
+
+def _escape(text: str) -> str:
+    for character in "&<>":
+        text = text.replace(character, f"&#{ord(character)};")
+    return text.replace("|", "\\|").replace("`", "'").replace("\n", " ")
+
+
+def _quote(text: str) -> str:
+    import json
+
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,260 @@
+"""Run a Plan: each Step that the Store does not hold, in order; then put the final model into the output folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from olivine.engine.output import publish_final
+from olivine.engine.result import Result, StepResult
+from olivine.errors import OlivineError, StepError
+from olivine.events import Event, EventSink
+from olivine.plan.plan import Plan, PlannedStep, Source
+from olivine.systems.base import Runner, StepAnswer, StepRequest
+
+if TYPE_CHECKING:
+    from olivine.store import Artifact, Store
+
+RunnerFactory = Callable[[Path, bool], Runner]
+"""Makes a runner, given the file for its log and whether workers may see the hub token."""
+
+
+def run_plan(plan: Plan, store: Store, sink: EventSink, *, make_runner: RunnerFactory | None = None) -> Result:
+    """Run ``plan`` and return the result.
+
+    Every Step appears in the Store whole or not at all; a run that is killed goes on where it was when it is started
+    again, training from its last checkpoint.
+
+    Args:
+        plan: what to do.
+        store: where results are looked up and kept.
+        sink: receives every event, in this thread.
+        make_runner: how workers are started; the default runs them on this machine.
+
+    Raises:
+        OlivineError: a Step failed, or its result could not be written. Nothing that existed is lost.
+        KeyboardInterrupt: the user stopped it; workers have been ended.
+    """
+    run_dir = plan.cache_dir / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    return _Run(plan, store, sink, run_dir, make_runner or _local_runner).run()
+
+
+def _local_runner(log: Path, give_token: bool) -> Runner:
+    from olivine.systems.local import LocalRunner
+
+    return LocalRunner(log, give_token=give_token)
+
+
+class _Run:
+    """One run of a plan: its events, its log, and the artifacts made so far."""
+
+    def __init__(self, plan: Plan, store: Store, sink: EventSink, run_dir: Path, make_runner: RunnerFactory) -> None:
+        self.plan = plan
+        self.store = store
+        self.sink = sink
+        self.run_dir = run_dir
+        self.log = run_dir / "log.txt"
+        self.make_runner = make_runner
+        self.runner: Runner | None = None
+        self.results: list[StepResult] = []
+        self.artifacts: dict[str, Artifact] = {}
+        self.fetched: dict[str, Path] = {}
+        self.started = time.monotonic()
+        self.current = ""
+
+    def run(self) -> Result:
+        self.emit(
+            "run-started",
+            dialect=self.plan.dialect,
+            file=str(self.plan.file) if self.plan.file else None,
+            steps=[
+                {
+                    "name": step.name,
+                    "type": step.step.type,
+                    "cached": step.cached,
+                    "consumes": step.consumes,
+                    "produces": step.produces,
+                }
+                for step in self.plan.steps
+            ],
+            notes=list(self.plan.notes),
+            log=str(self.log),
+        )
+        try:
+            for planned in self.plan.steps:
+                self.current = planned.name
+                self.do(planned)
+            self.current = ""
+            result = self.publish()
+        except KeyboardInterrupt:
+            self.emit("run-failed", self.current, reason="interrupted", log=str(self.log))
+            raise
+        except OlivineError as error:
+            self.emit("run-failed", self.current, reason=str(error), exit_code=error.exit_code, log=str(self.log))
+            raise
+        finally:
+            if self.runner is not None:
+                self.runner.close()
+        self.store.record_use([step.digest for step in self.plan.steps])
+        self.emit("run-done", **result.as_json())
+        return result
+
+    # One Step -------------------------------------------------------------------------------------------------------
+
+    def do(self, planned: PlannedStep) -> None:
+        """Take a Step's result from the Store, or make it."""
+        artifact = self.store.find(planned.digest)
+        if artifact is None:
+            with self.store.lock(planned.digest, lambda pid: self.emit("step-waiting", planned.name, pid=pid)):
+                artifact = self.store.find(planned.digest)
+                if artifact is None:
+                    artifact = self.make(planned)
+                    self.done(planned, artifact, cached=False)
+                    return
+        self.done(planned, artifact, cached=True)
+
+    def make(self, planned: PlannedStep) -> Artifact:
+        """Run a Step and put its result into the Store."""
+        for warning in self.store.warnings:
+            self.emit("note", planned.name, text=warning)
+        self.store.warnings.clear()
+        self.emit("step-started", planned.name, type=planned.step.type, device=planned.host.device)
+        for note in planned.notes:
+            self.emit("note", planned.name, text=note)
+        is_pass = planned.step.kind == "pass"
+        checkpoint = self.store.checkpoint_dir(planned.digest)
+        with self.store.stage(planned.digest) as staging:
+            request = StepRequest(
+                name=planned.name,
+                kind=planned.step.kind,
+                type=planned.step.type,
+                params=dict(planned.step.params),
+                inputs={name: str(self.folder(source)) for name, source in planned.sources.items()},
+                input_format=planned.consumes,
+                data={key: config.model_dump(mode="json") for key, config in planned.data.items()},
+                output=str(staging.path),
+                checkpoint=str(checkpoint),
+                log=str(self.log),
+                host={"device": planned.host.device, "execution_provider": planned.host.execution_provider},
+                target={"device": planned.target.device, "execution_provider": planned.target.execution_provider},
+                trust_remote_code=self.plan.trust_remote_code,
+            )
+            answer = self.ask(planned, request, fresh=not is_pass)
+            if is_pass and not any(staging.path.iterdir()):
+                raise StepError(f"{planned.name} ended well but made no files", why="the pass is at fault")
+            if not is_pass:
+                text = json.dumps(answer.metrics, indent=2, ensure_ascii=False)
+                (staging.path / "metrics.json").write_text(text + "\n", encoding="utf-8")
+            return staging.commit(
+                format=str(planned.produces),
+                step=planned.step.model_dump(mode="json") | {"name": planned.name},
+                inputs=dict(planned.step.inputs),
+                metrics=answer.metrics,
+                attributes=answer.attributes,
+                history=answer.history,
+                seconds=answer.seconds,
+                peak_memory=answer.peak_memory,
+            )
+
+    def ask(self, planned: PlannedStep, request: StepRequest, *, fresh: bool) -> StepAnswer:
+        """Have a runner do it, passing on what it reports."""
+        if self.runner is None:
+            token = any(system.hf_token for system in self.plan.workflow.systems.values())
+            self.runner = self.make_runner(self.log, token)
+
+        def report(kind: str, data: dict[str, Any]) -> None:
+            self.emit(kind, planned.name, **data)
+
+        try:
+            return self.runner.run(request, report, fresh=fresh)
+        except StepError as error:
+            self.emit("step-failed", planned.name, reason=str(error), log=str(self.log))
+            raise self.placed(error, planned) from None
+
+    def placed(self, error: StepError, planned: PlannedStep) -> StepError:
+        """Add where in the configuration the failed Step is, to problems that do not say a place themselves."""
+        from dataclasses import replace
+
+        problems = [
+            problem if problem.where is not None else replace(problem, where=planned.where)
+            for problem in error.problems
+        ]
+        placed = StepError(problems, traceback=error.traceback)
+        placed.exit_code = error.exit_code
+        return placed
+
+    def done(self, planned: PlannedStep, artifact: Artifact, *, cached: bool) -> None:
+        """Record a Step's result."""
+        manifest = artifact.manifest
+        self.artifacts[planned.digest] = artifact
+        result = StepResult(
+            name=planned.name,
+            type=planned.step.type,
+            digest=planned.digest,
+            cached=cached,
+            seconds=manifest.seconds,
+            peak_memory=manifest.peak_memory_bytes,
+            metrics=dict(manifest.metrics),
+        )
+        self.results.append(result)
+        self.emit(
+            "step-cached" if cached else "step-done",
+            planned.name,
+            type=result.type,
+            digest=result.digest,
+            seconds=round(result.seconds, 3),
+            peak_memory=result.peak_memory,
+            metrics=result.metrics,
+        )
+
+    def folder(self, source: Source) -> Path:
+        """Return the folder of an input, fetching a hub model once."""
+        if source.path is not None:
+            found = source.path
+        elif source.step is not None:
+            found = self.artifacts[source.step].path
+        else:
+            assert source.hub is not None
+            if source.hub not in self.fetched:
+                from olivine.models.hub import fetch
+
+                self.emit("note", text=f"downloading {source.hub}")
+                self.fetched[source.hub] = fetch(source.hub, source.revision)
+            found = self.fetched[source.hub]
+        return found / source.subfolder if source.subfolder else found
+
+    # The end --------------------------------------------------------------------------------------------------------
+
+    def publish(self) -> Result:
+        """Put the final model and its papers into the output folder."""
+        metrics: dict[str, dict[str, Any]] = {}
+        for which in ("input", "final"):
+            evaluation = self.plan.evaluation(which)
+            if evaluation is not None:
+                metrics[which] = dict(self.artifacts[evaluation.digest].manifest.metrics)
+        final = self.artifacts[self.plan.final.step] if self.plan.final.step is not None else None
+        size = sum(entry.size for entry in final.manifest.files) if final is not None else 0
+        result = Result(
+            output_dir=self.plan.output_dir,
+            format=str(self.plan.final_format),
+            size=size,
+            steps=tuple(self.results),
+            metrics=metrics,
+            seconds=time.monotonic() - self.started,
+            run_dir=self.run_dir,
+        )
+        changed = publish_final(self.plan, result, final, self.artifacts)
+        self.emit("published", output_dir=str(self.plan.output_dir), changed=changed)
+        return result
+
+    def emit(self, event: str, step: str = "", **data: Any) -> None:
+        """Tell the sink, and keep it in the run's folder once there is one."""
+        happened = Event(event, step, data)
+        if self.run_dir.is_dir() and event != "progress":
+            with open(self.run_dir / "events.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps(happened.as_json(), ensure_ascii=False, default=str) + "\n")
+        self.sink(happened)

@@ -1,0 +1,87 @@
+"""What stands in the output folder: the model's files flat, and beside them the papers that say what it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from olivine import __version__
+from olivine.engine.card import model_card
+from olivine.engine.result import Result
+from olivine.plan.plan import Plan
+
+if TYPE_CHECKING:
+    from olivine.store import Artifact
+
+STATUS = "status.json"
+WORKFLOW = "workflow.yaml"
+METRICS = "metrics.json"
+CARD = "model_card.md"
+
+
+def publish_final(plan: Plan, result: Result, final: Artifact | None, artifacts: Mapping[str, Artifact]) -> bool:
+    """Put the model and its papers into the output folder, whole or not at all.
+
+    Returns:
+        Whether anything changed: a folder that already holds this very result is left alone.
+
+    Raises:
+        StoreError: the folder cannot be written, or a file of the user's is in the way.
+    """
+    from olivine.store.publishing import publish
+
+    identity = {
+        "olivine": __version__,
+        "state": "succeeded",
+        "artifact": final.digest if final is not None else None,
+        "format": result.format,
+        "size_bytes": result.size,
+        "metrics": result.metrics,
+        "steps": [
+            {
+                "name": step.name,
+                "type": step.type,
+                "digest": step.digest,
+                "seconds": round(step.seconds, 3),
+                "peak_memory_bytes": step.peak_memory,
+                "metrics": step.metrics,
+            }
+            for step in result.steps
+        ],
+    }
+    if _holds(plan.output_dir, identity, final):
+        return False
+    files: dict[str, Path | bytes] = {}
+    if final is not None:
+        for entry in final.manifest.files:
+            files[entry.path] = final.path / entry.path
+    from olivine.config.writing import dump
+
+    files[WORKFLOW] = dump(plan.workflow).encode()
+    files[METRICS] = _json(result.metrics)
+    files[CARD] = model_card(plan, result, artifacts).encode()
+    files[STATUS] = _json(identity)
+    publish(files, plan.output_dir)
+    return True
+
+
+def _holds(output: Path, identity: Mapping[str, Any], final: Artifact | None) -> bool:
+    """Return whether ``output`` holds this result already, every file of its size."""
+    try:
+        status = json.loads((output / STATUS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    if status != json.loads(_json(identity)):
+        return False
+    if not all((output / paper).is_file() for paper in (WORKFLOW, METRICS, CARD)):
+        return False
+    entries = final.manifest.files if final is not None else ()
+    return all(
+        (output / entry.path).is_file() and (output / entry.path).stat().st_size == entry.size for entry in entries
+    )
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,79 @@
+"""What a run hands back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from olivine.errors import EXIT_OK
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One Step as it went.
+
+    Attributes:
+        name: its name in the configuration.
+        type: the pass, or ``evaluate``.
+        digest: its key in the Store.
+        cached: whether the Store held it already.
+        seconds: what it took when it was made.
+        peak_memory: peak resident memory when it was made, in bytes.
+        metrics: what the pass or the evaluation reported.
+    """
+
+    name: str
+    type: str
+    digest: str
+    cached: bool
+    seconds: float
+    peak_memory: int
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        output_dir: the folder with the model that ships.
+        format: its format (``genai`` ...).
+        size: bytes of the model's files.
+        steps: all Steps in order.
+        metrics: measurements of the ``input`` and the ``final`` model, by metric.
+        seconds: wall time of this run.
+        run_dir: logs and events of this run.
+        exit_code: the exit status that the command line returns.
+    """
+
+    output_dir: Path
+    format: str
+    size: int
+    steps: tuple[StepResult, ...]
+    metrics: dict[str, dict[str, Any]]
+    seconds: float
+    run_dir: Path
+    exit_code: int = EXIT_OK
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the result as JSON: the content of ``status.json``, but for what changes from run to run."""
+        return {
+            "output_dir": str(self.output_dir),
+            "format": self.format,
+            "size_bytes": self.size,
+            "seconds": round(self.seconds, 3),
+            "steps": [
+                {
+                    "name": step.name,
+                    "type": step.type,
+                    "digest": step.digest,
+                    "cached": step.cached,
+                    "seconds": round(step.seconds, 3),
+                    "peak_memory_bytes": step.peak_memory,
+                    "metrics": step.metrics,
+                }
+                for step in self.steps
+            ],
+            "metrics": self.metrics,
+        }
