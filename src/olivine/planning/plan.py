@@ -18,8 +18,8 @@ from olivine.hardware.machine import Machine, execution_providers, this_machine
 from olivine.hardware.placement import check_host, place
 from olivine.passes import registry as pass_registry
 from olivine.passes.base import Accelerator, Format, ModelFacts, Params, PlanContext
-from olivine.plan.requirements import check_requirements, versions_of
-from olivine.plan.step import Step
+from olivine.planning.requirements import check_requirements, versions_of
+from olivine.planning.step import Step
 
 if TYPE_CHECKING:
     from olivine.config import Loaded

@@ -1,0 +1,79 @@
+"""The Python interface: ``olivine.plan(config)`` and ``olivine.run(config)``, typed, with no command line behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from olivine.engine.engine import run_plan
+from olivine.engine.result import Result
+from olivine.events import Event
+from olivine.planning.plan import Plan, make_plan
+from olivine.store import Store
+
+
+def plan(
+    config: str | Path | Mapping[str, Any],
+    *,
+    overrides: Sequence[str] = (),
+    dialect: str | None = None,
+    trust_remote_code: bool = False,
+) -> Plan:
+    """Work out what a run would do, without doing it.
+
+    Args:
+        config: a file (JSON or YAML, any dialect), or the same as a mapping; then paths are relative to the working
+            directory.
+        overrides: ``"passes.lora.r=16"`` and the like.
+        dialect: read it as this dialect instead of detecting it.
+        trust_remote_code: let Python code that comes with the model run.
+
+    Raises:
+        ConfigError: the configuration cannot be accepted; all problems at once.
+        PlanError: the run could not work; all problems at once.
+        UnavailableError: something needed is not on this machine.
+    """
+    return prepare(config, overrides=overrides, dialect=dialect, trust_remote_code=trust_remote_code)[0]
+
+
+def run(
+    config: str | Path | Mapping[str, Any],
+    *,
+    overrides: Sequence[str] = (),
+    dialect: str | None = None,
+    trust_remote_code: bool = False,
+    on_event: Callable[[Event], None] | None = None,
+) -> Result:
+    """Run a workflow and return what came of it.
+
+    Args:
+        on_event: receives every event (:class:`olivine.events.Event`) in the calling thread. The other arguments are
+            those of :func:`plan`.
+
+    Raises:
+        OlivineError: as :func:`plan`, and ``StepError`` or ``StoreError`` if the run fails.
+
+    Example:
+        >>> import olivine
+        >>> result = olivine.run("workflow.yaml", overrides=["passes.lora.r=16"])  # doctest: +SKIP
+        >>> result.metrics["final"]["accuracy"]  # doctest: +SKIP
+    """
+    made, store = prepare(config, overrides=overrides, dialect=dialect, trust_remote_code=trust_remote_code)
+    return run_plan(made, store, on_event or (lambda event: None))
+
+
+def prepare(
+    config: str | Path | Mapping[str, Any],
+    *,
+    overrides: Sequence[str] = (),
+    dialect: str | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[Plan, Store]:
+    """Load and plan, and return the plan with the Store it was made against."""
+    from olivine.config import load
+
+    source = dict(config) if isinstance(config, Mapping) else Path(config)
+    loaded = load(source, overrides=overrides, dialect=dialect)
+    store = Store(Path(loaded.workflow.engine.cache_dir))
+    return make_plan(loaded, store, trust_remote_code=trust_remote_code), store

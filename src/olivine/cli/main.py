@@ -1,0 +1,151 @@
+"""The command ``olivine``: finds the verb, imports its module alone, and turns errors into an exit status.
+
+Nothing heavier than argparse is imported for ``--help``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from olivine import __version__
+
+VERBS: dict[str, str] = {
+    "run": "run a workflow: fine-tune, merge, quantise, convert, measure",
+    "plan": "show what a run would do, and everything that is wrong, without doing it",
+    "generate": "answer one prompt with a model",
+    "chat": "talk with a model",
+    "evaluate": "measure models: accuracy, perplexity, speed, size",
+    "cache": "list, explain, verify, and collect what earlier runs made",
+    "passes": "list the passes, or show one with all its parameters",
+    "config": "print the JSON Schema of configurations",
+}
+HIDDEN = ("worker",)
+
+EXAMPLES = """\
+examples:
+  olivine run --config olive-config.json
+  olivine run --config workflow.yaml --set passes.lora.r=16
+  olivine plan workflow.yaml --show-data 2
+  olivine generate models --prompt "cricket is a wonderful sport!"
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status (see :mod:`olivine.errors`)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verb = next((each for each in arguments if not each.startswith("-")), None)
+    if verb in HIDDEN or (verb in VERBS and arguments[0] == verb):
+        return _run_verb(verb, arguments[1:])
+    parser = _top_parser()
+    if not arguments:
+        parser.print_help()
+        return 0
+    parser.parse_args(arguments)
+    return 0
+
+
+def _top_parser() -> argparse.ArgumentParser:
+    """Return the parser that knows the verbs' names only; a wrong verb ends here with the nearest one."""
+    parser = _Parser(
+        prog="olivine",
+        description="One config file, one command: from a language model to the artefact that ships.",
+        epilog="verbs:\n"
+        + "".join(f"  {verb:<10} {summary}\n" for verb, summary in VERBS.items())
+        + "\n"
+        + EXAMPLES
+        + "\n`olivine VERB --help` explains each verb.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="olivine VERB [options]",
+    )
+    parser.add_argument("--version", action="version", version=f"olivine {__version__}")
+    parser.add_argument("verb", choices=list(VERBS), metavar="VERB", help="what to do; see below")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says the nearest valid choice when a verb or option is misspelled."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        import difflib
+
+        given = message.split("'")[1] if "'" in message else message.rsplit(": ", 1)[-1].split(" ")[0]
+        known = [*VERBS] if "VERB" in message else [option for a in self._actions for option in a.option_strings]
+        near = difflib.get_close_matches(given.split("=")[0], known, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        self.exit(2, f"olivine: {message}.{hint} `{self.prog} --help` shows what there is.\n")
+
+
+def _run_verb(verb: str, arguments: Sequence[str]) -> int:
+    """Import the verb's module and run it."""
+    module = importlib.import_module(f"olivine.cli.{verb}")
+    parser = _Parser(
+        prog=f"olivine {verb}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    if verb not in HIDDEN:
+        parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parsed = parser.parse_args(arguments)
+    return _guarded(module, parsed)
+
+
+def _guarded(module: ModuleType, arguments: argparse.Namespace) -> int:
+    """Run a verb; every failure becomes one paragraph per problem and an exit status."""
+    from olivine.errors import EXIT_FAILED, EXIT_INTERRUPTED, OlivineError
+
+    debug = bool(getattr(arguments, "debug", False)) or os.environ.get("OLIVINE_DEBUG") == "1"
+    try:
+        return int(module.run(arguments))
+    except OlivineError as error:
+        if debug:
+            import traceback
+
+            print(getattr(error, "traceback", "") or traceback.format_exc(), file=sys.stderr)
+        print(_told(error), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Stopped. Run the same command again to go on where it was.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone (`olivine plan ... | head`); that is no failure, but nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except Exception as error:
+        if debug:
+            raise
+        print(
+            f"olivine: internal error: {type(error).__name__}: {error}. This is a defect of Olivine, not of your input. "
+            "Run it again with --debug and report the traceback.",
+            file=sys.stderr,
+        )
+        return EXIT_FAILED
+
+
+def _told(error: Exception) -> str:
+    """Return an error as the user sees it: each problem wrapped to a paragraph of its own."""
+    import shutil
+    import textwrap
+
+    problems = getattr(error, "problems", ())
+    width = max(60, min(120, shutil.get_terminal_size().columns))
+    head = "error: " if len(problems) == 1 else f"{len(problems)} errors\n"
+    if len(problems) == 1:
+        return textwrap.fill(head + str(problems[0]), width, break_long_words=False, break_on_hyphens=False)
+    paragraphs = [
+        textwrap.fill(
+            f"{number}. {problem}", width, subsequent_indent="   ", break_long_words=False, break_on_hyphens=False
+        )
+        for number, problem in enumerate(problems, 1)
+    ]
+    return head + "\n".join(paragraphs)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""List the passes that are installed, or show one: what it does, takes and gives, and every parameter."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import textwrap
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `olivine passes`."""
+    parser.add_argument("action", nargs="?", choices=["list", "show"], default="list", help="default: list")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="with show: the pass")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the list, or one pass."""
+    from olivine.errors import ConfigError
+    from olivine.passes import registry
+
+    if arguments.action == "show" or arguments.name:
+        found = registry.find(arguments.name or "")
+        if found is None:
+            import difflib
+
+            near = difflib.get_close_matches(arguments.name or "", registry.names(), n=1, cutoff=0.5)
+            raise ConfigError(
+                f"there is no pass {arguments.name!r}" if arguments.name else "which pass?",
+                remedy=(f"did you mean {near[0]}? " if near else "") + "`olivine passes` lists them",
+            )
+        print(json.dumps(_as_json(found), indent=2) if arguments.json else "\n".join(_sheet(found)))
+        return 0
+    types = [found for name in registry.names() if (found := registry.find(name)) is not None]
+    if arguments.json:
+        print(json.dumps([_as_json(found) for found in types], indent=2))
+        return 0
+    width = max(len(found.type) for found in types)
+    for found in types:
+        takes = "/".join(sorted(found.accepts))
+        print(f"{found.type:<{width}}  {takes} -> {found.produces}: {found.summary}")
+    return 0
+
+
+def _as_json(found: Any) -> dict[str, Any]:
+    return {
+        "type": found.type,
+        "summary": found.summary,
+        "reference": found.reference_url,
+        "accepts": sorted(found.accepts),
+        "produces": str(found.produces),
+        "requires": [requirement.distribution for requirement in found.requires],
+        "parameters": found.params_type.model_json_schema(),
+    }
+
+
+def _sheet(found: Any) -> list[str]:
+    """Return a pass as a page of text, made from its docstring and its parameters."""
+    lines = [found.type, "=" * len(found.type), "", inspect.getdoc(found) or found.summary, ""]
+    lines += [f"takes {'/'.join(sorted(found.accepts))}, gives {found.produces}"]
+    if found.reference_url:
+        lines.append(f"after {found.reference_url}")
+    lines += ["", "parameters:"]
+    for name, field in found.params_type.model_fields.items():
+        default = "required" if field.is_required() else f"default {field.get_default(call_default_factory=True)!r}"
+        lines.append(f"  {name} ({default})")
+        if field.description:
+            lines += textwrap.wrap(
+                " ".join(field.description.split()), 110, initial_indent="      ", subsequent_indent="      "
+            )
+    return lines

@@ -1,0 +1,138 @@
+"""Show what a run would do: its Steps, what is cached, the data, and everything that is known to be wrong."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from olivine.cli.run import add_config_arguments, config_of
+
+if TYPE_CHECKING:
+    from olivine.planning import Plan, PlannedStep
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `olivine plan`."""
+    add_config_arguments(parser)
+    parser.add_argument(
+        "--show-data",
+        type=int,
+        default=0,
+        metavar="N",
+        help="show N training sequences as the model will see them, tokens in the loss marked",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Plan and print."""
+    from olivine.api import prepare
+
+    plan, _ = prepare(
+        config_of(arguments),
+        overrides=arguments.overrides,
+        dialect=arguments.dialect,
+        trust_remote_code=arguments.trust_remote_code,
+    )
+    if arguments.json:
+        print(json.dumps(as_json(plan), indent=2, ensure_ascii=False, default=str))
+        return 0
+    print("\n".join(_lines(plan)))
+    if arguments.show_data:
+        _show_data(plan, arguments.show_data)
+    return 0
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """Return a plan for machines."""
+    return {
+        "dialect": plan.dialect,
+        "file": str(plan.file) if plan.file else None,
+        "cache_dir": str(plan.cache_dir),
+        "output_dir": str(plan.output_dir),
+        "notes": list(plan.notes),
+        "steps": [
+            {
+                "name": step.name,
+                "type": step.step.type,
+                "digest": step.digest,
+                "cached": step.cached,
+                "consumes": str(step.consumes),
+                "produces": str(step.produces),
+                "device": step.host.device,
+                "target": step.target.execution_provider,
+                "params": step.step.params,
+                "libraries": step.step.libraries,
+                "data": {
+                    name: {
+                        "files": [str(file) for file in survey.files],
+                        "rows": survey.rows,
+                        "columns": list(survey.columns),
+                    }
+                    for name, survey in step.surveys.items()
+                },
+                "notes": list(step.notes),
+            }
+            for step in plan.steps
+        ],
+    }
+
+
+def _lines(plan: Plan) -> list[str]:
+    dialect = "" if plan.dialect.startswith("olivine") else f" (Olive {plan.dialect} dialect)"
+    lines = [f"{plan.file or 'workflow'}{dialect}"]
+    lines += [f"  note: {note}" for note in plan.notes]
+    lines.append("")
+    width = max(len(step.name) for step in plan.steps)
+    for number, step in enumerate(plan.steps, 1):
+        state = "in the cache" if step.cached else f"runs on {step.host.device}"
+        kind = step.step.type if step.step.kind == "pass" else "measure"
+        lines.append(f"{number}. {step.name:<{width}}  {kind}: {step.consumes} -> {step.produces}  [{state}]")
+        lines += [f"     {line}" for line in _details(step)]
+    lines += ["", f"cache   {plan.cache_dir}", f"output  {plan.output_dir} ({plan.final_format})"]
+    return lines
+
+
+def _details(step: PlannedStep) -> list[str]:
+    lines = []
+    for name, survey in step.surveys.items():
+        rows = f"{survey.rows} rows" if survey.exact else f"about {survey.rows} rows"
+        files = ", ".join(str(file) for file in survey.files[:3]) + (" ..." if len(survey.files) > 3 else "")
+        lines.append(f"data {name}: {rows}, columns {', '.join(survey.columns)}" + (f"; {files}" if files else ""))
+    if step.step.kind == "evaluate":
+        lines.append("metrics: " + ", ".join(metric["name"] for metric in step.step.params["metrics"]))
+    lines += [f"note: {note}" for note in step.notes]
+    return lines
+
+
+def _show_data(plan: Plan, count: int) -> None:
+    """Print training sequences token by token: in the loss underlined, outside it dim, padding left out."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from olivine.data.preview import preview
+    from olivine.errors import PlanError
+    from olivine.models.tokenizer import load_tokenizer
+
+    console = Console(highlight=False)
+    source = plan.steps[0].sources["model"] if plan.steps else None
+    if source is None or source.path is None:
+        raise PlanError(
+            "the data can be shown as tokens only when the model's tokenizer is on this machine",
+            remedy="run once, or download the model first",
+        )
+    tokenizer = load_tokenizer(source.path)
+    for step in plan.passes:
+        for parameter, config in step.data.items():
+            console.print(f"\n{step.name}.{parameter} = {config.name}", style="bold")
+            for sequence in preview(config, tokenizer, count):
+                text = Text()
+                for token in sequence.tokens:
+                    style = "underline" if token.in_loss else "dim"
+                    if not console.is_terminal and token.in_loss:
+                        text.append(f"[{token.text}]")
+                    else:
+                        text.append(token.text, style=style)
+                console.print(text)
+                in_loss = sum(token.in_loss for token in sequence.tokens)
+                console.print(f"{len(sequence.tokens)} tokens, {in_loss} in the loss", style="dim")

@@ -1,0 +1,70 @@
+"""Run a workflow: every pass in order, then measure the result and put it into the output folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what `run` and `plan` share: the configuration and its overrides."""
+    parser.add_argument("config_file", nargs="?", metavar="CONFIG", help="workflow file, JSON or YAML, in any dialect")
+    parser.add_argument("--config", "--run-config", dest="config", metavar="CONFIG", help="the same, as an option")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="override one value, e.g. --set passes.lora.r=16 (repeatable)",
+    )
+    parser.add_argument("--dialect", help="read the file as this dialect (olivine-1, 0.6) instead of detecting it")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="let Python code that comes with the model run, for this run"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line for machines")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `olivine run`."""
+    add_config_arguments(parser)
+    parser.add_argument("--dry-run", action="store_true", help="only plan: the same as `olivine plan`")
+
+
+def config_of(arguments: argparse.Namespace) -> str:
+    """Return the configuration file that was given, positionally or as an option.
+
+    Raises:
+        ConfigError: none was given, or two.
+    """
+    from olivine.errors import ConfigError
+
+    given = [each for each in (arguments.config_file, arguments.config) if each]
+    if len(given) != 1:
+        raise ConfigError(
+            "no configuration was given" if not given else "two configurations were given",
+            remedy="olivine run --config olive-config.json",
+        )
+    return str(given[0])
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Load, plan, run, and tell how it went."""
+    if arguments.dry_run:
+        from olivine.cli import plan as plan_verb
+
+        arguments.show_data = 0
+        return plan_verb.run(arguments)
+    from olivine.api import prepare
+    from olivine.cli.view import make_view
+    from olivine.engine import run_plan
+
+    plan, store = prepare(
+        config_of(arguments),
+        overrides=arguments.overrides,
+        dialect=arguments.dialect,
+        trust_remote_code=arguments.trust_remote_code,
+    )
+    with make_view(plan, as_json=arguments.json, stream=sys.stdout) as view:
+        result = run_plan(plan, store, view)
+    return result.exit_code

@@ -1,0 +1,176 @@
+"""What the user sees while a workflow runs: a live view on a terminal, plain lines elsewhere, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from olivine.engine.card import flat
+from olivine.engine.words import duration, memory, number, size
+from olivine.events import Event
+
+if TYPE_CHECKING:
+    from olivine.planning import Plan
+
+PLAIN_INTERVAL_S = 10.0
+"""Seconds between two progress lines of one Step when the output is no terminal."""
+
+
+class View(ABC):
+    """Shows events. A context manager, so that a live view gives the terminal back."""
+
+    @abstractmethod
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give back whatever was taken."""
+
+
+def make_view(plan: Plan, *, as_json: bool, stream: TextIO) -> View:
+    """Return the view that fits where the output goes."""
+    if as_json:
+        return JsonView(stream)
+    if stream.isatty():
+        from olivine.cli.live import LiveView
+
+        return LiveView(plan)
+    return PlainView(plan, stream)
+
+
+class JsonView(View):
+    """One JSON object a line, every event."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, event: Event) -> None:
+        """Write the event."""
+        print(json.dumps(event.as_json(), ensure_ascii=False, default=str), file=self._stream, flush=True)
+
+
+class PlainView(View):
+    """Lines that read well in a log: one when a Step starts, some while it goes on, one when it ends."""
+
+    def __init__(self, plan: Plan, stream: TextIO) -> None:
+        self._stream = stream
+        self._names = [step.name for step in plan.steps]
+        self._last = 0.0
+        self._eta = Eta()
+
+    def __call__(self, event: Event) -> None:
+        """Print what the event is worth."""
+        line = self._line(event)
+        if line is not None:
+            print(line, file=self._stream, flush=True)
+
+    def _line(self, event: Event) -> str | None:
+        data = event.data
+        place = f"[{self._names.index(event.step) + 1}/{len(self._names)}] {event.step}" if event.step else ""
+        if event.event == "run-started":
+            return "\n".join(opening(data))
+        if event.event == "note":
+            return f"      note: {data['text']}"
+        if event.event == "step-started":
+            self._last = time.monotonic()
+            self._eta = Eta()
+            return f"{place} ({data['type']}) on {data['device']}"
+        if event.event == "step-waiting":
+            return f"{place}: another run (process {data['pid']}) is making this now; waiting for it"
+        if event.event == "progress":
+            self._eta.update(data["done"], data["total"])
+            if time.monotonic() - self._last < PLAIN_INTERVAL_S:
+                return None
+            self._last = time.monotonic()
+            return f"      {progress_text(data, self._eta)}"
+        if event.event in ("step-done", "step-cached"):
+            return f"{place}: {ending(event)}"
+        if event.event == "run-done":
+            return "\n".join(["", *closing(data)])
+        return None
+
+
+class Eta:
+    """Estimates the time a Step still takes from the pace since its first report."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, float] | None = None
+        self.seconds: float | None = None
+
+    def update(self, done: float, total: float | None) -> None:
+        """Take one report into account."""
+        now = time.monotonic()
+        if self._first is None or done < self._first[1]:
+            self._first = (now, done)
+        elif total and done > self._first[1]:
+            self.seconds = (total - done) * (now - self._first[0]) / (done - self._first[1])
+
+
+def opening(data: dict[str, Any]) -> list[str]:
+    """Return the first lines of a run: what is run, and what the dialect and the plan had to say."""
+    cached = sum(step["cached"] for step in data["steps"])
+    steps = f"{len(data['steps'])} steps" + (f", {cached} done already" if cached else "")
+    dialect = "" if data["dialect"].startswith("olivine") else f" (Olive {data['dialect']} dialect)"
+    return [f"{data['file'] or 'workflow'}{dialect}: {steps}", *(f"  note: {note}" for note in data["notes"])]
+
+
+def progress_text(data: dict[str, Any], eta: Eta) -> str:
+    """Return how far a Step is, with its current values, time left and peak memory."""
+    parts = [data["message"]] if data["message"] else []
+    if data["total"]:
+        parts.append(f"{data['done']:g}/{data['total']:g} {data['unit']}".rstrip())
+    elif data["done"]:
+        parts.append(f"{data['done']:g} {data['unit']}".rstrip())
+    parts += [f"{key} {number(value)}" for key, value in data["values"].items()]
+    if eta.seconds is not None and data["total"] and data["done"] < data["total"]:
+        parts.append(f"{duration(eta.seconds)} left")
+    if data.get("memory"):
+        parts.append(memory(data["memory"]))
+    return ", ".join(parts)
+
+
+def ending(event: Event) -> str:
+    """Return how a Step went: its time, peak memory and the numbers it reported."""
+    data = event.data
+    values = {
+        key: value for key, value in flat(data["metrics"]).items() if "." not in key or event.data["type"] == "evaluate"
+    }
+    shown = "".join(f", {key} {number(value)}" for key, value in list(values.items())[:4])
+    if event.event == "step-cached":
+        return f"in the cache{shown}"
+    return f"{duration(data['seconds'])}, peak {memory(data['peak_memory'])}{shown}"
+
+
+def closing(data: dict[str, Any]) -> list[str]:
+    """Return the summary of a run that succeeded."""
+    rows = [("model", data["output_dir"]), ("format", data["format"])]
+    if data["size_bytes"]:
+        rows.append(("size", size(data["size_bytes"])))
+    measured = data["metrics"]
+    values = {which: flat(found) for which, found in measured.items()}
+    for key in dict.fromkeys(key for found in values.values() for key in found):
+        if key in ("size.bytes", "size"):
+            continue
+        final = values.get("final", {}).get(key)
+        before = values.get("input", {}).get(key)
+        text = number(final) if final is not None else "not measured"
+        if before is not None:
+            text += f"   (input model {number(before)})"
+        rows.append((key, text))
+    rows.append(("time", duration(data["seconds"])))
+    width = max(len(key) for key, _ in rows)
+    return [f"{key:<{width}}  {value}" for key, value in rows]
+
+
+def print_lines(lines: list[str]) -> None:
+    """Print lines to standard output."""
+    print("\n".join(lines), file=sys.stdout)
