@@ -1,4 +1,4 @@
-"""The Python interface: ``olivine.plan(config)`` and ``olivine.run(config)``, typed, with no command line behind them."""
+"""The Python interface: ``olivine.plan(config)`` and ``olivine.run(config)``, with no command line behind them."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def _top_parser() -> argparse.ArgumentParser:
         usage="olivine VERB [options]",
     )
     parser.add_argument("--version", action="version", version=f"olivine {__version__}")
-    parser.add_argument("verb", choices=list(VERBS), metavar="VERB", help="what to do; see below")
+    parser.add_argument("verb", choices=list(VERBS), metavar="VERB", help=argparse.SUPPRESS)
     return parser
 
 
@@ -114,15 +114,15 @@ def _guarded(module: ModuleType, arguments: argparse.Namespace) -> int:
         print("Stopped. Run the same command again to go on where it was.", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone (`olivine plan ... | head`); that is no failure, but nothing more can be said.
+        # Whoever read our output has gone (`olivine plan ... | head`): nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     except Exception as error:
         if debug:
             raise
         print(
-            f"olivine: internal error: {type(error).__name__}: {error}. This is a defect of Olivine, not of your input. "
-            "Run it again with --debug and report the traceback.",
+            f"olivine: internal error: {type(error).__name__}: {error}. This is a defect of Olivine, not of your "
+            "input. Run it again with --debug and report the traceback.",
             file=sys.stderr,
         )
         return EXIT_FAILED

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from abc import ABC, abstractmethod
 from types import TracebackType
@@ -33,6 +32,10 @@ class View(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Give back whatever was taken."""
+        self.close()
+
+    def close(self) -> None:  # noqa: B027  (most views take nothing)
         """Give back whatever was taken."""
 
 
@@ -169,8 +172,3 @@ def closing(data: dict[str, Any]) -> list[str]:
     rows.append(("time", duration(data["seconds"])))
     width = max(len(key) for key, _ in rows)
     return [f"{key:<{width}}  {value}" for key, value in rows]
-
-
-def print_lines(lines: list[str]) -> None:
-    """Print lines to standard output."""
-    print("\n".join(lines), file=sys.stdout)

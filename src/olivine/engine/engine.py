@@ -13,7 +13,7 @@ from olivine.engine.output import publish_final
 from olivine.engine.result import Result, StepResult
 from olivine.errors import OlivineError, StepError
 from olivine.events import Event, EventSink
-from olivine.plan.plan import Plan, PlannedStep, Source
+from olivine.planning.plan import Plan, PlannedStep, Source
 from olivine.systems.base import Runner, StepAnswer, StepRequest
 
 if TYPE_CHECKING:

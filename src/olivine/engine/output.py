@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from olivine import __version__
 from olivine.engine.card import model_card
 from olivine.engine.result import Result
-from olivine.plan.plan import Plan
+from olivine.planning.plan import Plan
 
 if TYPE_CHECKING:
     from olivine.store import Artifact

@@ -50,6 +50,10 @@ def check_host(accelerator: Accelerator, machine: Machine, where: Location) -> l
         ]
     if accelerator.device == "npu":
         return [
-            Problem("passes cannot run on an NPU", where, remedy="use the NPU's system as `target`, and a cpu or gpu as `host`")
+            Problem(
+                "passes cannot run on an NPU",
+                where,
+                remedy="use the NPU's system as `target`, and a cpu or gpu as `host`",
+            )
         ]
     return []

@@ -1,4 +1,4 @@
-"""The worker: reads requests from standard input, one JSON object a line, runs each Step, and answers on standard output.
+"""The worker: reads requests from standard input, one JSON object a line, runs each Step, answers on standard output.
 
 Whatever libraries print goes to the run's log: file descriptors 1 and 2 point there while the worker lives. When its
 standard input ends without a ``stop``, whoever started it is gone, and so the worker goes at once.
