@@ -5,6 +5,7 @@ As with passes, importing a metric's file must stay cheap; heavy imports go insi
 
 from __future__ import annotations
 
+import builtins
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Metric(ABC, Generic[ParamsT]):
     summary: ClassVar[str]
     measures: ClassVar[frozenset[Format]]
     version: ClassVar[int] = 1
-    params_type: ClassVar[type[Params]]
+    params_type: ClassVar[builtins.type[Params]]
     units: ClassVar[Mapping[str, str]]
     higher_is_better: ClassVar[Mapping[str, bool]]
     hardware_dependent: ClassVar[bool] = False

@@ -6,6 +6,7 @@ A pass is one class in one file. Importing the file must stay cheap (no torch, t
 
 from __future__ import annotations
 
+import builtins
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -189,7 +190,7 @@ class Pass(ABC, Generic[ParamsT]):
     accepts: ClassVar[frozenset[Format]]
     produces: ClassVar[Format]
     version: ClassVar[int] = 1
-    params_type: ClassVar[type[Params]]
+    params_type: ClassVar[builtins.type[Params]]
     requires: ClassVar[tuple[Requirement, ...]] = ()
     shaped_by: ClassVar[tuple[str, ...]] = ()
     own_base: ClassVar[bool] = False
