@@ -11,8 +11,12 @@ import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from olivine import __version__
+
+if TYPE_CHECKING:
+    from olivine.errors import OlivineError
 
 VERBS: dict[str, str] = {
     "run": "run a workflow: fine-tune, merge, quantise, convert, measure",
@@ -128,12 +132,12 @@ def _guarded(module: ModuleType, arguments: argparse.Namespace) -> int:
         return EXIT_FAILED
 
 
-def _told(error: Exception) -> str:
+def _told(error: OlivineError) -> str:
     """Return an error as the user sees it: each problem wrapped to a paragraph of its own."""
     import shutil
     import textwrap
 
-    problems = getattr(error, "problems", ())
+    problems = error.problems
     width = max(60, min(120, shutil.get_terminal_size().columns))
     head = "error: " if len(problems) == 1 else f"{len(problems)} errors\n"
     if len(problems) == 1:
