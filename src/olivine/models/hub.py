@@ -1,0 +1,197 @@
+"""Where a model is: a local folder, the Hugging Face cache of this machine, or still on the hub.
+
+:func:`locate` reads directories only, so that planning works offline; :func:`fetch` is the one place that downloads.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from olivine.errors import ModelError, UnavailableError
+
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+PATTERNS = ("*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt", "*.jinja")
+"""What is downloaded: weights as safetensors, configuration, tokenizer, chat template. No pickles, no other formats."""
+CODE_PATTERNS = ("*.py",)
+"""What is downloaded beside that when code of the model's own is allowed to run."""
+_LEFT_OUT = ("onnx/*", "original/*", "*/*.safetensors")
+
+
+@dataclass(frozen=True)
+class Located:
+    """Where a model is.
+
+    Attributes:
+        path: its folder on this machine; ``None`` if it has to be downloaded.
+        revision: for a hub model on this machine its commit; for one to be downloaded what was asked for.
+    """
+
+    path: Path | None
+    revision: str | None
+
+
+def locate(model_path: str, revision: str | None = None) -> Located:
+    """Return where ``model_path`` is, without using the network.
+
+    A folder that exists wins. Then an id (``org/name``) is looked up in this machine's Hugging Face cache, at
+    ``revision`` (a commit, branch or tag; ``main`` if ``None``) as it was when it was last downloaded.
+
+    Raises:
+        ModelError: it is neither a folder that exists nor an id.
+        UnavailableError: it is not on this machine, and the hub is switched off (``HF_HUB_OFFLINE``).
+    """
+    folder = Path(model_path).expanduser()
+    if folder.exists():
+        return Located(folder, None)
+    if folder.is_absolute() or model_path.startswith((".", "~")) or not _ID.fullmatch(model_path):
+        raise ModelError(
+            f"there is no model folder {model_path}",
+            remedy="give a folder that exists, or an id on the Hugging Face hub (microsoft/Phi-3-mini-4k-instruct)",
+        )
+    snapshot = _cached(model_path, revision or "main")
+    if snapshot is not None:
+        return Located(snapshot, snapshot.name)
+    if _hub_is_off():
+        raise _switched_off(model_path, revision)
+    return Located(None, revision)
+
+
+def fetch(model_path: str, revision: str | None = None, *, code: bool = False) -> Path:
+    """Download a model from the Hugging Face hub into this machine's cache and return its folder.
+
+    Only safetensors, configuration and tokenizer files are asked for (:data:`PATTERNS`). What an earlier, interrupted
+    download left is not asked for again.
+
+    Args:
+        code: whether the Python files that come with the model are wanted too.
+
+    Raises:
+        UnavailableError: the hub cannot be reached, is switched off (``HF_HUB_OFFLINE``), or does not give it out.
+        ModelError: the hub has no safetensors of it.
+    """
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ModuleNotFoundError:
+        raise UnavailableError(
+            f"downloading {model_path} needs huggingface_hub, which is not installed",
+            remedy="pip install 'olivine[torch]', or give a folder on this machine",
+        ) from None
+    asked, local = _asked(model_path, revision), _otherwise(model_path)
+    try:
+        folder = huggingface_hub.snapshot_download(
+            model_path,
+            revision=revision,
+            allow_patterns=[*PATTERNS, *(CODE_PATTERNS if code else ())],
+            ignore_patterns=list(_LEFT_OUT),
+        )
+    except errors.GatedRepoError:
+        raise UnavailableError(
+            f"the hub gives {asked} only to those who accepted its licence",
+            remedy=f"accept it on the model's page, log in with `hf auth login`, {local}",
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise UnavailableError(
+            f"the hub has {model_path}, but no revision {revision!r} of it", remedy="give a commit, branch or tag of it"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise UnavailableError(
+            f"the hub has no model {model_path}, or does not show it to you",
+            remedy=f"check the id; if it is private, log in with `hf auth login`, {local}",
+        ) from None
+    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, OSError) as error:
+        if _is_full(error):
+            raise
+        if _hub_is_off():
+            raise _switched_off(model_path, revision) from None
+        raise UnavailableError(
+            f"{asked} is not on this machine, and the hub cannot be reached",
+            why=_cause(error),
+            remedy=f"check the network and HF_ENDPOINT, {local}",
+        ) from None
+    except errors.HfHubHTTPError as error:
+        raise UnavailableError(
+            f"the hub did not give out {asked}", why=_cause(error), remedy=f"try again later, {local}"
+        ) from None
+    found = Path(folder)
+    if not any(found.glob("*.safetensors")):
+        raise ModelError(
+            f"the hub has no safetensors of {asked}",
+            why="Olivine reads safetensors only: loading a pickle runs whatever code its author put into it",
+            remedy="take a revision or a copy of the model that has safetensors, or convert it once where you trust it",
+        )
+    return found
+
+
+def _cached(model_id: str, revision: str) -> Path | None:
+    """Return the snapshot of ``model_id`` in the cache that was downloaded whole, or ``None``."""
+    from olivine.models.checkpoint import read_checkpoint
+
+    repository = cache_folder() / f"models--{model_id.replace('/', '--')}"
+    commit = revision
+    if not _COMMIT.fullmatch(revision):
+        reference = repository / "refs" / revision
+        if not reference.is_file():
+            return None
+        commit = reference.read_text(encoding="utf-8").strip()
+    snapshot = repository / "snapshots" / commit
+    if not snapshot.is_dir():
+        return None
+    try:
+        read_checkpoint(snapshot)
+    except ModelError:
+        return None  # an interrupted download: fetch goes on with it, or says what is wrong
+    return snapshot
+
+
+def cache_folder() -> Path:
+    """Return the folder of this machine's Hugging Face cache, as the hub's own library finds it."""
+    for name, below in (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")):
+        if os.environ.get(name):
+            return Path(os.path.expandvars(os.environ[name])).expanduser() / below
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return home / "huggingface" / "hub"
+
+
+def _hub_is_off() -> bool:
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)
+
+
+def _switched_off(model_path: str, revision: str | None) -> UnavailableError:
+    return UnavailableError(
+        f"{_asked(model_path, revision)} is neither a folder nor in this machine's Hugging Face cache, and the hub is "
+        "switched off (HF_HUB_OFFLINE)",
+        remedy=f"unset HF_HUB_OFFLINE, {_otherwise(model_path)}",
+    )
+
+
+def _asked(model_path: str, revision: str | None) -> str:
+    return f"{model_path} ({revision})" if revision else model_path
+
+
+def _otherwise(model_path: str) -> str:
+    return (
+        "or give a folder on this machine, or put the model into its cache where there is a network: "
+        f"hf download {model_path}"
+    )
+
+
+def _is_full(error: BaseException) -> bool:
+    """Return whether a disk is at fault, and not the network (network errors are OSErrors too)."""
+    import errno
+
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+
+
+def _cause(error: BaseException) -> str:
+    """Return the innermost cause of ``error`` in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    return text[:200] or type(error).__name__
