@@ -62,14 +62,13 @@ def test_reads_what_torch_would_load(pico_model: Path) -> None:
     assert not found.needs_remote_code
 
 
-def test_tied_weights_are_counted_once(checkpoint: Path) -> None:
-    from transformers import AutoModelForCausalLM
+def test_tied_weights_are_counted_once(pico_model: Path, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = json.loads((checkpoint / "config.json").read_text())
-    (checkpoint / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
-    model = AutoModelForCausalLM.from_pretrained(checkpoint)
-    model.save_pretrained(checkpoint)
-    found = read_checkpoint(checkpoint)
+    config = AutoConfig.from_pretrained(pico_model, tie_word_embeddings=True)
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(tmp_path)
+    found = read_checkpoint(tmp_path)
     assert "lm_head" not in found.modules
     assert found.parameters == sum(parameter.numel() for parameter in model.parameters())
 
