@@ -1,0 +1,192 @@
+"""A run from the outside: the real command line, real workers, a third party's pass."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+
+def events(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def wait_for(condition, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_a_run_puts_the_model_and_its_papers_into_the_output_folder(project) -> None:
+    project.write(first={"mark": "a"}, second={"mark": "b"})
+    done = project.olivine("run", "workflow.json")
+    assert done.returncode == 0, done.stderr
+    assert (project.output / "mark.txt").read_text() == "b"
+    assert (project.output / "model.safetensors").is_file()
+    status = json.loads((project.output / "status.json").read_text())
+    assert status["state"] == "succeeded"
+    assert [step["name"] for step in status["steps"]] == ["first", "second"]
+    assert "first" in (project.output / "model_card.md").read_text()
+    assert "second" in (project.output / "workflow.yaml").read_text()
+    assert "library noise" not in done.stdout + done.stderr
+
+
+def test_the_published_workflow_makes_the_same_model_from_the_cache(project) -> None:
+    project.write(first={"mark": "a"})
+    assert project.olivine("run", "workflow.json").returncode == 0
+    again = project.olivine("run", str(project.output / "workflow.yaml"))
+    assert again.returncode == 0, again.stderr
+    assert project.times_run() == 1
+
+
+def test_an_unchanged_run_runs_nothing_and_says_the_same(project) -> None:
+    project.write(first={"mark": "a"})
+    first = project.olivine("run", "workflow.json")
+    second = project.olivine("run", "workflow.json")
+    assert second.returncode == 0, second.stderr
+    assert project.times_run() == 1
+
+    def summary(text: str) -> list[str]:
+        return [line for line in text.partition("\n\n")[2].splitlines() if not line.startswith("time")]
+
+    assert summary(first.stdout)
+    assert summary(second.stdout) == summary(first.stdout)
+
+
+def test_only_what_a_change_touches_runs_again(project) -> None:
+    project.write(first={"mark": "a"}, second={"mark": "b"})
+    assert project.olivine("run", "workflow.json").returncode == 0
+    changed = project.olivine("run", "workflow.json", "--set", "passes.second.mark=c")
+    assert changed.returncode == 0, changed.stderr
+    assert project.times_run() == 3
+    assert (project.output / "mark.txt").read_text() == "c"
+
+
+def test_a_renamed_pass_is_still_found(project) -> None:
+    project.write(first={"mark": "a"})
+    assert project.olivine("run", "workflow.json").returncode == 0
+    project.write(renamed={"mark": "a"})
+    assert project.olivine("run", "workflow.json").returncode == 0
+    assert project.times_run() == 1
+
+
+@pytest.mark.parametrize(
+    ("behave", "said"),
+    [
+        ("raise", "the third weight is upside down"),
+        ("exhaust", "ran out of memory"),
+        ("die", "killed (signal 9)"),
+        ("fill", "disk is full"),
+        ("nothing", "made no files"),
+    ],
+)
+def test_a_failed_step_exits_non_zero_says_why_and_leaves_the_output_alone(project, behave: str, said: str) -> None:
+    project.write(first={"mark": "good"})
+    assert project.olivine("run", "workflow.json").returncode == 0
+    project.write(first={"mark": "good"}, second={"behave": behave})
+    failed = project.olivine("run", "workflow.json")
+    assert failed.returncode == 1
+    assert said in " ".join(failed.stderr.split())
+    assert "passes.second" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert (project.output / "mark.txt").read_text() == "good"
+    assert project.olivine("cache", "verify").returncode == 0
+    project.write(first={"mark": "good"}, second={"mark": "mended"})
+    assert project.olivine("run", "workflow.json").returncode == 0
+    assert (project.output / "mark.txt").read_text() == "mended"
+
+
+def test_debug_shows_the_workers_traceback(project) -> None:
+    project.write(first={"behave": "raise"})
+    failed = project.olivine("run", "workflow.json", "--debug")
+    assert failed.returncode == 1
+    assert "Traceback" in failed.stderr
+    assert "copy_plugin.py" in failed.stderr
+
+
+def test_events_are_json_one_a_line(project) -> None:
+    project.write(first={"mark": "a"})
+    done = project.olivine("run", "workflow.json", "--json")
+    assert done.returncode == 0
+    assert len(events(done.stdout)) == len(done.stdout.splitlines())
+    kinds = [event["event"] for event in events(done.stdout)]
+    assert kinds[0] == "run-started"
+    assert kinds[-1] == "run-done"
+    assert {"step-started", "progress", "step-done", "published"} <= set(kinds)
+
+
+def test_a_run_killed_at_any_moment_is_completed_by_the_next(project) -> None:
+    project.write(first={"mark": "a"}, second={"mark": "b", "behave": "slow"})
+    for delay in (0.2, 0.6, 1.2, 2.0, 3.0):
+        running = project.start("run", "workflow.json", COPY_SECONDS="2")
+        time.sleep(delay)
+        running.kill()
+        running.wait()
+        for pipe in (running.stdout, running.stderr):
+            pipe.close()
+    done = project.olivine("run", "workflow.json", COPY_SECONDS="0")
+    assert done.returncode == 0, done.stderr
+    assert (project.output / "mark.txt").read_text() == "b"
+    assert project.olivine("cache", "verify").returncode == 0
+
+
+def test_the_worker_goes_when_its_engine_is_killed(project) -> None:
+    project.write(first={"behave": "slow"})
+    running = project.start("run", "workflow.json")
+    wait_for(lambda: project.times_run() == 1)
+    worker = int(project.journal.read_text().split()[0])
+    running.kill()
+    running.wait()
+    wait_for(lambda: not psutil.pid_exists(worker) or psutil.Process(worker).status() == psutil.STATUS_ZOMBIE, 5)
+    for pipe in (running.stdout, running.stderr):
+        pipe.close()
+
+
+def test_ctrl_c_ends_the_worker_and_says_how_to_go_on(project) -> None:
+    project.write(first={"behave": "slow"})
+    running = project.start("run", "workflow.json")
+    wait_for(lambda: project.times_run() == 1)
+    worker = int(project.journal.read_text().split()[0])
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=20)
+    assert running.returncode == 130
+    assert "again" in said
+    assert "Traceback" not in said
+    wait_for(lambda: not psutil.pid_exists(worker), 5)
+
+
+def test_two_runs_on_one_cache_do_the_work_once(project) -> None:
+    project.write("one.json", first={"behave": "slow"})
+    project.write("two.json", first={"behave": "slow"})
+    runs = [
+        project.start("run", name, "--set", f"engine.output_dir={folder}", COPY_SECONDS="3")
+        for name, folder in (("one.json", "models-one"), ("two.json", "models-two"))
+    ]
+    said = [run.communicate(timeout=60) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    assert project.times_run() == 1
+    assert any("waiting" in output for output, _ in said)
+    for folder in ("models-one", "models-two"):
+        assert (project.folder / folder / "model.safetensors").is_file()
+
+
+def test_a_worker_does_not_see_the_hub_token_unless_allowed(project, plugin: Path) -> None:
+    from olivine.systems.local import LocalRunner
+
+    os.environ["HF_TOKEN"] = "hf_canary"
+    try:
+        for allowed in (False, True):
+            runner = LocalRunner(project.folder / "log.txt", give_token=allowed)
+            runner.warm_up()
+            assert runner._worker is not None
+            environment = psutil.Process(runner._worker.pid).environ()
+            runner.close()
+            assert ("HF_TOKEN" in environment) is allowed
+    finally:
+        del os.environ["HF_TOKEN"]
