@@ -2,10 +2,13 @@
 
     python benchmarks/workflow.py --olive PEER/bin/olive [--length 2048] [--steps 10] [--repeats 3]
 
-Both tools get the same random 5M-weight Phi-3, the same phrases, LoRA with the same hyperparameters and the same number of
-steps and tokens (4 sequences of ``--length`` tokens a step), merge, and ModelBuilder int4, in float32. Olive 0.13 needs a
-virtual environment of its own: ``pip install 'olive-ai[cpu,finetune]==0.13.0' 'onnxruntime-genai==0.15.2' 'torch<2.14'`` (newer
-onnxruntime-genai breaks it). Commands alternate, so that the machine's drift hits both; the ratio is of medians.
+Both tools get the same random 5M-weight Phi-3, the same phrases, LoRA with the same hyperparameters and the same number
+of steps and tokens (4 sequences of ``--length`` tokens a step), merge, and ModelBuilder int4, in float32. Olive 0.13
+needs a virtual environment of its own, with the versions that it still works with::
+
+    pip install 'olive-ai[cpu,finetune]==0.13.0' 'onnxruntime-genai==0.15.2' 'torch<2.14'
+
+Commands alternate, so that the machine's drift hits both; the ratio is of medians.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -126,5 +125,5 @@ class Project:
 
 
 @pytest.fixture
-def project(tmp_path: Path, pico_model: Path, plugin: Path) -> Iterator[Project]:
-    yield Project(tmp_path, pico_model, plugin)
+def project(tmp_path: Path, pico_model: Path, plugin: Path) -> Project:
+    return Project(tmp_path, pico_model, plugin)
