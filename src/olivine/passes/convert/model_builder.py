@@ -1,0 +1,481 @@
+"""ModelBuilder: from a checkpoint to an ONNX Runtime GenAI folder, through the library's own model builder."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from olivine.errors import Location, OlivineError, Problem, StepError
+from olivine.models.genai import PROVIDERS, can_run, disable_telemetry
+from olivine.passes.base import Accelerator, Format, Params, Pass, PassResult, PlanContext, Requirement, RunContext
+from olivine.passes.convert.builder_facts import SEEN_WITH, builder_facts, builder_options
+
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+Algorithm = Literal["default", "rtn", "rtn_last", "k_quant", "k_quant_last", "k_quant_mixed", "k_quant_linear"]
+
+VALID: dict[str, tuple[str, ...]] = {
+    "cpu": ("fp32", "int8", "int4"),
+    "cuda": ("fp32", "fp16", "bf16", "int8", "int4"),
+    "dml": ("fp16", "int4"),
+    "webgpu": ("fp32", "fp16", "int8", "int4"),
+    "NvTensorRtRtx": ("fp16", "bf16", "int4"),
+}
+"""Precisions that make sense per execution provider: those the builder's own command line lists, and those for which
+it has fused attention. It does not refuse the others; it builds a model that is slow or does not load."""
+
+ONLY_CUDA_INT4 = frozenset({"PhiMoEForCausalLM"})
+"""Architectures for which the builder silently takes cuda and int4, whatever was asked for."""
+
+OPTION_OF_PARAMETER: dict[str, str] = {
+    "int4_block_size": "block_size",
+    "int4_accuracy_level": "accuracy_level",
+    "int4_is_symmetric": "is_symmetric",
+    "int4_op_types_to_quantize": "op_types_to_quantize",
+    "int4_nodes_to_exclude": "nodes_to_exclude",
+    "int4_algo_config": "algo_config",
+    "metadata_only": "config_only",
+    "exclude_embeds": "exclude_embeds",
+    "exclude_lm_head": "exclude_lm_head",
+    "include_hidden_states": "include_hidden_states",
+    "enable_cuda_graph": "enable_cuda_graph",
+    "use_qdq": "use_qdq",
+    "use_8bits_moe": "moe_quant_type",
+    "use_webgpu_fp32": "use_webgpu_fp32",
+    "use_cuda_bf16": "use_cuda_bf16",
+}
+"""What the builder calls each parameter. Since 0.16 it reads no option that begins with ``int4_``, and says nothing."""
+
+RESERVED = {
+    "hf_remote": "allow the model's own code with --trust-remote-code",
+    "hf_token": "the model is on this machine when it is built: no token is needed",
+    "adapter_path": "put MergeAdapterWeights before this pass",
+    "config_only": "use metadata_only",
+}
+"""Extra options that would undercut a decision made elsewhere."""
+
+SEARCH_KEYS = frozenset(
+    (
+        "batch_size", "blank_penalty", "chunk_size", "diversity_penalty", "do_sample", "early_stopping",
+        "length_penalty", "max_length", "min_length", "no_repeat_ngram_size", "num_beams", "num_return_sequences",
+        "past_present_share_buffer", "random_seed", "repetition_penalty", "temperature", "top_k", "top_p",
+    )
+)  # fmt: skip
+"""Keys of ``search`` that ONNX Runtime GenAI reads; it does not load a model with any other."""
+
+_SEPARATOR = {"op_types_to_quantize": "/", "nodes_to_exclude": ","}
+
+
+class ModelBuilderParams(Params):
+    """Parameters of :class:`ModelBuilder`. Those that begin with ``int4_`` apply to ``int8`` too."""
+
+    precision: Precision
+    """Format of the weights. ``int4``: smallest and fastest on a CPU. ``int8``: twice that, nearly lossless. ``fp16``,
+    ``bf16``: GPUs. ``fp32``: the reference."""
+    metadata_only: bool = False
+    """Write ``genai_config.json`` and the tokenizer only, for an ONNX model that you have already."""
+    search: dict[str, Any] = Field(default_factory=dict)
+    """Put into ``search`` of ``genai_config.json``, e.g. ``{max_length: 512, do_sample: false}``."""
+    int4_block_size: Literal[16, 32, 64, 128, 256] | None = None
+    """Weights that share a scale. Smaller is more accurate and larger on disk. The builder's default is 32."""
+    int4_accuracy_level: Literal[1, 2, 3, 4] | None = None
+    """Number format of the activations in the product: 1 fp32, 2 fp16, 3 bf16, 4 int8. Default: 4 on the CPU (fastest),
+    else what the kernel prefers."""
+    int4_is_symmetric: bool | None = None
+    """Quantise around zero (the builder's default), or with a zero point per block: a little larger, more accurate."""
+    int4_op_types_to_quantize: list[Literal["MatMul", "Gather"]] | None = None
+    """``Gather`` adds the embedding table, which is much of a small model. Default: ``[MatMul]``."""
+    int4_nodes_to_exclude: list[str] | None = None
+    """Names of nodes to leave alone, e.g. ``/lm_head/MatMul``."""
+    int4_algo_config: Algorithm | None = None
+    """How weights are rounded. ``default``, ``rtn``: to the nearest. ``k_quant``: scales by least squares; slower, more
+    accurate. ``*_last``: the output layer in 8 bits. ``k_quant_mixed``: that, and the most sensitive layers in 8 bits.
+    ``k_quant_linear``: the linear-attention layers of hybrid models in 8 bits."""
+    exclude_embeds: bool = False
+    """Leave out the embedding; the model takes ``inputs_embeds``."""
+    exclude_lm_head: bool = False
+    """Leave out the output layer; the model gives ``hidden_states``."""
+    include_hidden_states: bool = False
+    """Give ``hidden_states`` beside ``logits``."""
+    enable_cuda_graph: bool | None = None
+    """Capture the decoding step as a CUDA graph: faster for small models if every node runs on the GPU."""
+    use_qdq: bool = False
+    """Write quantised weights as DequantizeLinear and MatMul, not as MatMulNBits. int4 only."""
+    use_8bits_moe: bool = False
+    """Quantise a mixture of experts to 8 bits, not 4."""
+    use_webgpu_fp32: bool = False
+    """On WebGPU, take and give float32: for GPUs without float16."""
+    use_cuda_bf16: bool = False
+    """With int4 on CUDA, compute in bfloat16, not float16: for models that overflow float16 (Gemma)."""
+    extra_options: dict[str, Any] = Field(default_factory=dict)
+    """Any other option of the installed builder, by the name its ``--help`` gives."""
+
+
+class ModelBuilder(Pass[ModelBuilderParams]):
+    """Build an ONNX Runtime GenAI model from a checkpoint: graph, quantised weights, generation config, tokenizer.
+
+    The folder that comes out is what an app loads. Before it counts as made it is loaded and one token is generated,
+    where this machine has the target's execution provider; elsewhere a note says that it was not tried.
+
+    The builder loads the whole checkpoint into memory: count on about two and a half times its size in 16-bit form, and
+    more for ``fp32``.
+
+    Raises:
+        StepError: the builder refused or failed, or its result does not load or gives no numbers.
+    """
+
+    type: ClassVar[str] = "ModelBuilder"
+    summary: ClassVar[str] = (
+        "checkpoint to ONNX Runtime GenAI, quantised or not, with onnxruntime-genai's model builder"
+    )
+    reference_url: ClassVar[str] = "https://onnxruntime.ai/docs/genai/howto/build-model.html"
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.HF})
+    produces: ClassVar[Format] = Format.GENAI
+    params_type = ModelBuilderParams
+    requires: ClassVar[tuple[Requirement, ...]] = (
+        Requirement("onnxruntime-genai|onnxruntime-genai-cuda|onnxruntime-genai-directml", "cpu", SEEN_WITH),
+        Requirement("onnxruntime|onnxruntime-gpu|onnxruntime-directml", "cpu"),
+        Requirement("onnx", "cpu"),
+        Requirement("onnx-ir", "cpu"),
+        Requirement("torch", "torch"),
+        Requirement("transformers", "torch", ">=5,<6"),
+    )
+    shaped_by: ClassVar[tuple[str, ...]] = (
+        "onnxruntime-genai|onnxruntime-genai-cuda|onnxruntime-genai-directml",
+        "onnxruntime|onnxruntime-gpu|onnxruntime-directml",
+        "onnx-ir",
+        "transformers",
+        "torch",
+    )
+    made_for_target: ClassVar[bool] = True
+
+    @classmethod
+    def resolve(cls, params: ModelBuilderParams, context: PlanContext) -> tuple[ModelBuilderParams, list[str]]:
+        """Say which of the given parameters have no effect; the builder does not."""
+        provider = PROVIDERS.get(context.target.execution_provider)
+        given = params.model_fields_set
+        notes = []
+        if params.precision not in ("int4", "int8"):
+            idle = sorted(name for name in given if name.startswith("int4_") and getattr(params, name) is not None)
+            if idle:
+                notes.append(f"{', '.join(idle)}: no effect with precision {params.precision}")
+        for name, works in (
+            ("enable_cuda_graph", provider in ("cuda", "NvTensorRtRtx")),
+            ("use_webgpu_fp32", provider == "webgpu"),
+            ("use_cuda_bf16", provider in ("cuda", "NvTensorRtRtx") and params.precision == "int4"),
+        ):
+            if getattr(params, name) and not works:
+                notes.append(
+                    f"{name}: no effect with precision {params.precision} on {context.target.execution_provider}"
+                )
+        return params, notes
+
+    @classmethod
+    def check(cls, params: ModelBuilderParams, context: PlanContext) -> list[Problem]:
+        """See :meth:`Pass.check`."""
+        return [
+            *_check_target(params, context.target),
+            *_check_model(params, context.model.config, context.target),
+            *_check_options(params),
+        ]
+
+    def run(self, params: ModelBuilderParams, context: RunContext) -> PassResult:
+        """See :meth:`Pass.run`."""
+        provider = PROVIDERS[context.target.execution_provider]
+        _build(params, context, provider)
+        _merge_search(context.output / "genai_config.json", params.search)
+        _keep_chat_template(context.inputs["model"], context.output)
+        tried = _try(params, context)
+        size = sum(file.stat().st_size for file in context.output.rglob("*") if file.is_file())
+        return PassResult(
+            metrics={"size_bytes": float(size)},
+            attributes={"precision": params.precision, "execution_provider": provider, "tried": tried},
+        )
+
+
+def _check_target(params: ModelBuilderParams, target: Accelerator) -> list[Problem]:
+    """Return what is wrong with the target's execution provider, or with the precision on it."""
+    provider = PROVIDERS.get(target.execution_provider)
+    facts = builder_facts()
+    known = facts.execution_providers if facts is not None else tuple(VALID)
+    if provider is None or provider not in known:
+        names = sorted({name for name, short in PROVIDERS.items() if short in known})
+        near = difflib.get_close_matches(target.execution_provider, names, n=1)
+        return [
+            Problem(
+                f"the model builder cannot build for {target.execution_provider or 'a target without a provider'}",
+                why=f"it knows {', '.join(names)}" + (f"; did you mean {near[0]}?" if near else ""),
+                remedy="choose a target with one of these, or leave this pass out",
+            )
+        ]
+    valid = VALID.get(provider, ())
+    if params.precision not in valid:
+        return [
+            Problem(
+                f"precision {params.precision} is not for {target.execution_provider}",
+                Location(path="precision"),
+                "the builder would make a model that does not load there, or is many times slower than need be",
+                f"choose {' or '.join(valid)}, or another target",
+            )
+        ]
+    if params.precision == "int8" and (params.use_qdq or params.extra_options.get("use_qdq")):
+        return [
+            Problem(
+                "use_qdq does not go with precision int8",
+                Location(path="use_qdq"),
+                "the builder writes 8-bit weights as MatMulNBits only",
+                "leave use_qdq out, or choose int4",
+            )
+        ]
+    return []
+
+
+def _check_model(params: ModelBuilderParams, config: Mapping[str, Any], target: Accelerator) -> list[Problem]:
+    """Return what keeps the installed builder from building this model."""
+    names = config.get("architectures")
+    if not config or params.metadata_only:
+        return []  # not on this machine yet; and for the metadata alone any architecture will do
+    if not (isinstance(names, list) and names):
+        return [
+            Problem(
+                "the model's config.json names no architecture",
+                why="the model builder goes by its first entry in architectures",
+                remedy='add it, e.g. "architectures": ["Phi3ForCausalLM"]',
+            )
+        ]
+    architecture = str(names[0])
+    facts = builder_facts()
+    problems = []
+    if facts is not None and architecture not in facts.architectures:
+        problems.append(
+            Problem(
+                f"the installed model builder does not know {architecture}",
+                why=f"it knows {', '.join(facts.architectures)}",
+                remedy="choose such a model, or a newer onnxruntime-genai",
+            )
+        )
+    if architecture in ONLY_CUDA_INT4 and (
+        PROVIDERS.get(target.execution_provider) != "cuda" or params.precision != "int4"
+    ):
+        problems.append(
+            Problem(
+                f"{architecture} can be built with precision int4 for CUDAExecutionProvider only",
+                Location(path="precision"),
+                "the builder would do so in silence whatever is asked for",
+                "set precision: int4, and a target with CUDAExecutionProvider",
+            )
+        )
+    return problems
+
+
+def _check_options(params: ModelBuilderParams) -> list[Problem]:
+    """Return what is wrong with the parameters among themselves, and with names that the builder would ignore."""
+    problems = []
+    if params.exclude_lm_head and params.include_hidden_states:
+        problems.append(
+            Problem(
+                "exclude_lm_head and include_hidden_states contradict each other",
+                Location(path="include_hidden_states"),
+                "without the output layer the hidden states are the output already",
+                "leave include_hidden_states out",
+            )
+        )
+    for name in params.int4_nodes_to_exclude or ():
+        if "," in name:
+            problems.append(
+                Problem(
+                    f"{name!r} is not the name of one node",
+                    Location(path="int4_nodes_to_exclude"),
+                    remedy="give a list with one name per entry",
+                )
+            )
+    known = builder_options() if params.extra_options else frozenset()
+    taken = {OPTION_OF_PARAMETER[name]: name for name in _given_options(params)}
+    for key in params.extra_options:
+        where = Location(path=f"extra_options.{key}")
+        plain = key.removeprefix("int4_")
+        if key in RESERVED:
+            problems.append(Problem(f"{key} cannot be an extra option here", where, remedy=RESERVED[key]))
+        elif key in taken:
+            problems.append(
+                Problem(f"{key} is given twice: here and as {taken[key]}", where, remedy="leave one of them out")
+            )
+        elif known and key not in known:
+            near = [plain] if plain in known else difflib.get_close_matches(key, sorted(known), n=1)
+            problems.append(
+                Problem(
+                    f"{key} is no option of the installed model builder"
+                    + (f"; did you mean {near[0]}?" if near else ""),
+                    where,
+                    "the builder would ignore it in silence",
+                    "python -m onnxruntime_genai.models.builder --help lists them",
+                )
+            )
+    for key in params.search:
+        if key not in SEARCH_KEYS:
+            near = difflib.get_close_matches(key, sorted(SEARCH_KEYS), n=1)
+            problems.append(
+                Problem(
+                    f"{key} is no search option of ONNX Runtime GenAI" + (f"; did you mean {near[0]}?" if near else ""),
+                    Location(path=f"search.{key}"),
+                    "a model with it does not load",
+                    f"it knows {', '.join(sorted(SEARCH_KEYS))}",
+                )
+            )
+    return problems
+
+
+def _given_options(params: ModelBuilderParams) -> dict[str, Any]:
+    """Return the parameters that say something to the builder, by their own names."""
+    return {name: value for name in OPTION_OF_PARAMETER if (value := getattr(params, name)) not in (None, False)} | (
+        {"int4_is_symmetric": False} if params.int4_is_symmetric is False else {}
+    )
+
+
+def builder_arguments(params: ModelBuilderParams, *, trust_remote_code: bool = False) -> list[str]:
+    """Return the builder's ``KEY=VALUE`` extra options for ``params``."""
+    options: dict[str, Any] = {"hf_token": False, "hf_remote": trust_remote_code}
+    for name, value in _given_options(params).items():
+        options[OPTION_OF_PARAMETER[name]] = "int8" if name == "use_8bits_moe" else value
+    options |= params.extra_options
+    return [f"{key}={_as_text(key, value)}" for key, value in options.items()]
+
+
+def _as_text(key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return _SEPARATOR.get(key, ",").join(str(each) for each in value)
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def _build(params: ModelBuilderParams, context: RunContext, provider: str) -> None:
+    """Call the builder's two public functions: ``parse_extra_options``, which prepares, and ``create_model``."""
+    context.progress(0, None, message="loading the model builder")
+    from onnxruntime_genai.models import builder
+
+    disable_telemetry()
+    source, output = str(context.inputs["model"]), str(context.output)
+    scratch = context.checkpoint / "builder"
+    shutil.rmtree(scratch, ignore_errors=True)  # of a build that was killed
+    place = (None, source, output, params.precision, provider, str(scratch))
+    try:
+        with _layers_reported(context):
+            arguments = builder_arguments(params, trust_remote_code=context.trust_remote_code)
+            options = builder.parse_extra_options(*place, arguments)
+            builder.create_model(*place, **options)
+    except (MemoryError, OSError, OlivineError):
+        raise
+    except Exception as error:  # the builder raises what its libraries raise, and bare Exception
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
+        said = " ".join(str(error).split())[:400]
+        raise StepError(
+            f"the model builder failed: {type(error).__name__}: {said}",
+            why=f"precision {params.precision}, {provider}, options {' '.join(arguments)}",
+            remedy="try it without the optional parameters; the log holds what the builder printed",
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+class _Layers(io.TextIOBase):
+    """Passes on what the builder prints, and turns its lines ``Reading layer N`` into progress."""
+
+    def __init__(self, context: RunContext, total: int) -> None:
+        self._context = context
+        self._total = total
+        self._below = sys.stdout
+
+    def write(self, text: str) -> int:
+        """Pass ``text`` on."""
+        if text.startswith("Reading layer "):
+            number = text.split()[2]
+            if number.isdigit():
+                self._context.progress(int(number) + 1, self._total, unit="layers", message="building")
+        elif text.startswith("Saving ONNX model"):
+            self._context.progress(self._total, self._total, unit="layers", message="quantising and writing")
+        return self._below.write(text)
+
+    def flush(self) -> None:
+        """Flush what is below."""
+        self._below.flush()
+
+
+@contextlib.contextmanager
+def _layers_reported(context: RunContext) -> Iterator[None]:
+    """Report the builder's progress from what it prints: it offers no callback."""
+    config = json.loads((context.inputs["model"] / "config.json").read_text(encoding="utf-8"))
+    config = config | config.get("text_config", {}) if isinstance(config.get("text_config"), dict) else config
+    with contextlib.redirect_stdout(_Layers(context, int(config.get("num_hidden_layers") or 1))):
+        yield
+
+
+def _merge_search(file: Path, search: Mapping[str, Any]) -> None:
+    """Put ``search`` over the search options in ``genai_config.json``."""
+    if search:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        config["search"] |= search
+        file.write_text(json.dumps(config, indent=4) + "\n", encoding="utf-8")
+
+
+def _keep_chat_template(source: Path, output: Path) -> None:
+    """Copy a chat template that the builder did not save, so that the model can still be talked with."""
+    template = source / "chat_template.jinja"
+    if template.is_file() and not (output / template.name).exists():
+        shutil.copyfile(template, output / template.name)
+
+
+def _try(params: ModelBuilderParams, context: RunContext) -> bool:
+    """Load the result and generate one token, and return whether that was possible here.
+
+    Raises:
+        StepError: it does not load, or its logits are not numbers.
+    """
+    provider = context.target.execution_provider
+    left_out = [name for name in ("exclude_embeds", "exclude_lm_head", "metadata_only") if getattr(params, name)]
+    if left_out:
+        context.note(f"the result was not tried: with {' and '.join(left_out)} it is no model to generate with")
+        return False
+    if not can_run(provider):
+        context.note(f"the result was not tried: {provider} is not on this machine")
+        return False
+    import numpy as np
+
+    from olivine.models.genai import GenaiModel
+
+    context.progress(1, 1, message="trying the result")
+    try:
+        model = GenaiModel(context.output, context.target)
+        first = [model.bos_id if model.bos_id is not None else 0]
+        finite = all(bool(np.isfinite(chunk).all()) for chunk in model.logits(first))
+        produced = len(list(model.generate(first, 1, ignore_eos=True)))
+    except OlivineError as error:
+        raise StepError(
+            f"the model was built and does not run: {error.problems[0].what}",
+            why=error.problems[0].why,
+            remedy="choose another precision or algorithm; nothing was kept",
+        ) from error
+    except Exception as error:  # whatever the runtime raises
+        said = " ".join(str(error).split())[:400]
+        raise StepError(
+            f"the model was built and does not run: {said}",
+            remedy="choose another precision or algorithm; nothing was kept",
+        ) from error
+    if not finite or produced != 1:
+        raise StepError(
+            "the model was built and its outputs are not numbers"
+            if not finite
+            else "the model was built and generates nothing",
+            why=f"precision {params.precision} may be too narrow for its weights",
+            remedy="use bf16 or fp32, or int4 with use_cuda_bf16; nothing was kept",
+        )
+    return True
