@@ -22,6 +22,9 @@ from olivine.passes.convert.builder_facts import SEEN_WITH, builder_facts, build
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 Algorithm = Literal["default", "rtn", "rtn_last", "k_quant", "k_quant_last", "k_quant_mixed", "k_quant_linear"]
 
+MIXED = frozenset({"rtn_last", "k_quant_last", "k_quant_mixed", "k_quant_linear"})
+"""Algorithms that keep some layers in 8 bits."""
+
 VALID: dict[str, tuple[str, ...]] = {
     "cpu": ("fp32", "int8", "int4"),
     "cuda": ("fp32", "fp16", "bf16", "int8", "int4"),
@@ -92,7 +95,8 @@ class ModelBuilderParams(Params):
     int4_is_symmetric: bool | None = None
     """Quantise around zero (the builder's default), or with a zero point per block: a little larger, more accurate."""
     int4_op_types_to_quantize: list[Literal["MatMul", "Gather"]] | None = None
-    """``Gather`` adds the embedding table, which is much of a small model. Default: ``[MatMul]``."""
+    """``Gather`` adds the embedding table, which is much of a small model; with precision ``int4`` and
+    ``int4_algo_config: default`` only. Default: ``[MatMul]``, and both if the model ties embedding and output layer."""
     int4_nodes_to_exclude: list[str] | None = None
     """Names of nodes to leave alone, e.g. ``/lm_head/MatMul``."""
     int4_algo_config: Algorithm | None = None
@@ -176,6 +180,13 @@ class ModelBuilder(Pass[ModelBuilderParams]):
                 notes.append(
                     f"{name}: no effect with precision {params.precision} on {context.target.execution_provider}"
                 )
+        algorithm = params.int4_algo_config or "default"
+        if params.precision == "int4" and params.use_qdq and algorithm in ("rtn", "k_quant"):
+            notes.append(f"use_qdq: no effect with int4_algo_config {algorithm}, which is written as MatMulNBits")
+        gather = "Gather" in (params.int4_op_types_to_quantize or ()) and not _tied(context.model.config)
+        if gather and (params.precision == "int8" or (params.precision == "int4" and algorithm != "default")):
+            how = f"{params.precision} and int4_algo_config {algorithm}"
+            notes.append(f"int4_op_types_to_quantize: the embedding is not quantised with {how}")
         return params, notes
 
     @classmethod
@@ -184,6 +195,7 @@ class ModelBuilder(Pass[ModelBuilderParams]):
         return [
             *_check_target(params, context.target),
             *_check_model(params, context.model.config, context.target),
+            *_check_qdq(params, context),
             *_check_options(params),
         ]
 
@@ -208,11 +220,15 @@ def _check_target(params: ModelBuilderParams, target: Accelerator) -> list[Probl
     known = facts.execution_providers if facts is not None else tuple(VALID)
     if provider is None or provider not in known:
         names = sorted({name for name, short in PROVIDERS.items() if short in known})
-        near = difflib.get_close_matches(target.execution_provider, names, n=1)
+        by_folded = {name.lower(): name for name in names}
+        near = [
+            by_folded[each]
+            for each in difflib.get_close_matches(target.execution_provider.lower(), by_folded, n=1, cutoff=0.85)
+        ]
         return [
             Problem(
                 f"the model builder cannot build for {target.execution_provider or 'a target without a provider'}",
-                why=f"it knows {', '.join(names)}" + (f"; did you mean {near[0]}?" if near else ""),
+                why=f"it knows {', '.join(names)}" + (f"; the nearest is {near[0]}" if near else ""),
                 remedy="choose a target with one of these, or leave this pass out",
             )
         ]
@@ -226,7 +242,19 @@ def _check_target(params: ModelBuilderParams, target: Accelerator) -> list[Probl
                 f"choose {' or '.join(valid)}, or another target",
             )
         ]
-    if params.precision == "int8" and (params.use_qdq or params.extra_options.get("use_qdq")):
+    return []
+
+
+def _check_qdq(params: ModelBuilderParams, context: PlanContext) -> list[Problem]:
+    """Return what the builder cannot write with DequantizeLinear and MatMul, which TensorRT RTX always gets."""
+    forced = PROVIDERS.get(context.target.execution_provider) == "NvTensorRtRtx"
+    if not (params.use_qdq or params.extra_options.get("use_qdq") or forced):
+        return []
+    algorithm = params.int4_algo_config or "default"
+    gather = "Gather" in (params.int4_op_types_to_quantize or ())
+    shares = _tied(context.model.config) and params.extra_options.get("shared_embeddings", True) is not False
+    whose = f"with {context.target.execution_provider}" if forced else "with use_qdq"
+    if params.precision == "int8" and not forced:
         return [
             Problem(
                 "use_qdq does not go with precision int8",
@@ -235,7 +263,31 @@ def _check_target(params: ModelBuilderParams, target: Accelerator) -> list[Probl
                 "leave use_qdq out, or choose int4",
             )
         ]
+    if params.precision == "int4" and algorithm in MIXED:
+        return [
+            Problem(
+                f"int4_algo_config {algorithm} does not go {whose}",
+                Location(path="int4_algo_config"),
+                "it keeps some layers in 8 bits, which the builder writes as MatMulNBits only",
+                f"choose {algorithm.rsplit('_', 1)[0]}, or leave use_qdq out",
+            )
+        ]
+    if params.precision == "int4" and algorithm == "default" and (gather or shares):
+        return [
+            Problem(
+                f"the embedding cannot be quantised {whose} and int4_algo_config default",
+                Location(path="int4_op_types_to_quantize" if gather else "use_qdq"),
+                "the builder quantises it in the QOperator format only"
+                + ("" if gather else ", and does so because the model ties embedding and output layer"),
+                "leave Gather out" if gather else "set extra_options: {shared_embeddings: false}, or choose rtn",
+            )
+        ]
     return []
+
+
+def _tied(config: Mapping[str, Any]) -> bool:
+    """Return whether the checkpoint uses one matrix for the embedding and the output layer."""
+    return bool(config.get("tie_word_embeddings", False))
 
 
 def _check_model(params: ModelBuilderParams, config: Mapping[str, Any], target: Accelerator) -> list[Problem]:
@@ -313,7 +365,7 @@ def _check_options(params: ModelBuilderParams) -> list[Problem]:
             problems.append(
                 Problem(
                     f"{key} is no option of the installed model builder"
-                    + (f"; did you mean {near[0]}?" if near else ""),
+                    + (f"; the nearest is {near[0]}" if near else ""),
                     where,
                     "the builder would ignore it in silence",
                     "python -m onnxruntime_genai.models.builder --help lists them",
@@ -324,7 +376,8 @@ def _check_options(params: ModelBuilderParams) -> list[Problem]:
             near = difflib.get_close_matches(key, sorted(SEARCH_KEYS), n=1)
             problems.append(
                 Problem(
-                    f"{key} is no search option of ONNX Runtime GenAI" + (f"; did you mean {near[0]}?" if near else ""),
+                    f"{key} is no search option of ONNX Runtime GenAI"
+                    + (f"; the nearest is {near[0]}" if near else ""),
                     Location(path=f"search.{key}"),
                     "a model with it does not load",
                     f"it knows {', '.join(sorted(SEARCH_KEYS))}",
