@@ -64,6 +64,9 @@ class LiveView(View):
             step.update(state=event.event.removeprefix("step-"), text=ending(event))
         elif event.event == "step-failed":
             step.update(state="failed", text="failed; the reason stands below")
+        elif event.event == "run-failed":
+            self._live.stop()
+            self._console.print(escape(f"  log: {data['log']}"), style="dim", highlight=False)
         elif event.event == "run-done":
             self._live.refresh()
             self._live.stop()

@@ -97,6 +97,10 @@ class PlainView(View):
             return f"      {progress_text(data, self._eta)}"
         if event.event in ("step-done", "step-cached"):
             return f"{place}: {ending(event)}"
+        if event.event == "step-failed":
+            return f"{place}: failed"
+        if event.event == "run-failed":
+            return f"      log: {data['log']}"
         if event.event == "run-done":
             return "\n".join(["", *closing(data)])
         return None
