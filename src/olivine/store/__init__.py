@@ -1,0 +1,18 @@
+"""The content-addressed Store: what Steps made, each under the digest of everything that shaped it."""
+
+from olivine.store.artifact import Artifact, FileEntry, Manifest
+from olivine.store.collecting import CollectReport
+from olivine.store.digests import digest_file, digest_json, digest_tree
+from olivine.store.store import Staging, Store
+
+__all__ = [
+    "Artifact",
+    "CollectReport",
+    "FileEntry",
+    "Manifest",
+    "Staging",
+    "Store",
+    "digest_file",
+    "digest_json",
+    "digest_tree",
+]

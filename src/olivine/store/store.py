@@ -1,0 +1,591 @@
+"""The Store: artifacts under the digest of the Step that made them.
+
+Layout of its folder::
+
+    store.json          version of this layout
+    artifacts/ab/abcd…  what Steps made (see :mod:`olivine.store.artifact`)
+    staging/            folders being filled or removed, each named for the process that does it
+    checkpoints/        what a Step needs to go on after a kill, by digest
+    locks/              who works on which digest
+    leases/             which live process uses which artifacts
+    digests/            digests of the user's files, so that they are not hashed again
+    quarantine/         artifacts that were found damaged
+
+An artifact appears by one rename of a synced folder, and goes by one rename. Nothing else has to be in any order, so a
+kill at any moment leaves at most a folder in ``staging`` whose process is gone; the next one to stage removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from olivine import __version__
+from olivine.errors import StoreError
+from olivine.store.artifact import (
+    FILES,
+    MANIFEST,
+    USED,
+    Artifact,
+    Damaged,
+    FileEntry,
+    Manifest,
+    check_files,
+    file_status,
+    manifest_files,
+    read_manifest,
+)
+from olivine.store.collecting import CollectReport, collect
+from olivine.store.digests import DigestCache, digest_file
+from olivine.store.disk import (
+    DISK_FULL,
+    StrPath,
+    copy_file,
+    disk_errors,
+    names_in,
+    remove_tree,
+    replace_file,
+    store_error,
+    sync_folder,
+    tree_files,
+    write_file,
+)
+from olivine.store.liveness import Leases, Owner, current_owner
+from olivine.store.locks import locked, locked_if_free
+
+LAYOUT = 1
+_DIGEST = re.compile(r"[0-9a-f]{8,64}")
+_TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Everything here can be made again by Olivine.\n"
+"""Backup tools leave out a folder with this file (https://bford.info/cachedir/)."""
+
+
+class Store:
+    """A folder of artifacts that any number of processes may use at once.
+
+    Nothing is written until there is something to write. Digests are 8 to 64 hexadecimal digits in lower case.
+
+    Args:
+        root: the folder; it need not exist.
+
+    Attributes:
+        root: the folder, absolute.
+        warnings: what was found damaged and moved aside, one text each; whoever shows them empties the list.
+    """
+
+    def __init__(self, root: StrPath) -> None:
+        self.root = Path(os.path.abspath(root))
+        self.warnings: list[str] = []
+        self._base = str(self.root)
+        self._leases = Leases(self._at("leases"))
+        self._digests = DigestCache(self._at("digests"))
+        self._locked: set[str] = set()
+        self._layout_checked = False
+
+    # Looking up -----------------------------------------------------------------------------------------------------
+
+    def find(self, digest: str) -> Artifact | None:
+        """Return the artifact of a Step, or ``None`` if there is none that can be used.
+
+        Each file's size and time are compared with the manifest; content is read only where the time differs. An
+        artifact that does not match is moved to ``quarantine/``, reported in :attr:`warnings`, and counts as absent.
+        An artifact that was found is not collected while this process lives.
+
+        Raises:
+            StoreError: the Store was written by a newer Olivine, or may not be read.
+        """
+        folder = self._folder(digest)
+        if not os.path.lexists(folder):
+            return None
+        self._check_layout()
+        self._leases.take(digest)
+        try:
+            return self._checked(digest, folder)
+        except Damaged as damage:
+            if os.path.lexists(folder):
+                self._set_aside(digest, folder, str(damage))
+            return None
+
+    def _checked(self, digest: str, folder: str) -> Artifact:
+        """Return the artifact in ``folder`` after the quick check.
+
+        Raises:
+            Damaged: it does not match its manifest.
+        """
+        with disk_errors(folder, verb="read"):
+            manifest = read_manifest(folder, digest)
+            check_files(folder, manifest)
+        return Artifact(digest, Path(folder, FILES), manifest)
+
+    def _set_aside(self, digest: str, folder: str, damage: str) -> None:
+        """Move a damaged artifact to the quarantine, unless another process is working on that digest anyway."""
+        with contextlib.ExitStack() as stack:
+            if digest not in self._locked:
+                with contextlib.suppress(StoreError):
+                    self._make("locks")
+                if not stack.enter_context(locked_if_free(self._lock(digest))):
+                    self.warnings.append(f"the artifact {digest} is damaged ({damage}) and is not used")
+                    return
+                try:  # another process may have put a good one here before the lock was taken
+                    self._checked(digest, folder)
+                    return
+                except Damaged as still:
+                    damage = str(still)
+            target = os.path.join(self._at("quarantine"), f"{digest}-{secrets.token_hex(4)}")
+            try:
+                os.makedirs(self._at("quarantine"), exist_ok=True)
+                os.rename(folder, target)
+                os.utime(target)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                self.warnings.append(
+                    f"the artifact {digest} is damaged ({damage}) and is not used; it could not be moved aside: "
+                    f"{error.strerror}"
+                )
+                return
+            self.warnings.append(
+                f"the artifact {digest} is damaged ({damage}); it was moved to {target} and will be made again"
+            )
+
+    def artifacts(self) -> Iterator[Artifact]:
+        """Yield every artifact with a sound manifest, in no order. Files are not looked at."""
+        for digest in self.digests():
+            folder = self._folder(digest)
+            try:
+                with disk_errors(folder, verb="read"):
+                    manifest = read_manifest(folder, digest)
+            except Damaged:
+                continue  # for `find` and `verify` to report; or it was collected just now
+            yield Artifact(digest, Path(folder, FILES), manifest)
+
+    def digests(self) -> list[str]:
+        """Return the digests of all artifacts, damaged ones included, sorted."""
+        self._check_layout()
+        found = []
+        with disk_errors(self._at("artifacts"), verb="read"):
+            for shard in names_in(self._at("artifacts")):
+                found += [name for name in names_in(self._at("artifacts", shard)) if _DIGEST.fullmatch(name)]
+        return sorted(found)
+
+    def last_used(self, digest: str) -> float:
+        """Return when an artifact was last used (Unix seconds), 0 if there is none."""
+        for name in (USED, MANIFEST, ""):
+            with contextlib.suppress(OSError):
+                return os.stat(os.path.join(self._folder(digest), name)).st_mtime
+        return 0.0
+
+    def record_use(self, digests: Iterable[str]) -> None:
+        """Note that artifacts were used now, for `ls` and for collecting the least recently used first."""
+        for digest in digests:
+            path = os.path.join(self._folder(digest), USED)
+            # Nothing depends on it but the order of collection: an absent artifact or a read-only Store is no error.
+            with contextlib.suppress(OSError):
+                try:
+                    os.utime(path)
+                except FileNotFoundError:
+                    write_file(path, b"", sync=False)
+
+    def verify(self, digest: str | None = None) -> list[str]:
+        """Read every file of one artifact, or of all, and return what does not match, one text per fault.
+
+        Raises:
+            StoreError: the Store may not be read.
+        """
+        problems = []
+        if digest is not None and not os.path.lexists(self._folder(digest)):
+            return [f"{digest}: there is no such artifact"]
+        for each in [digest] if digest is not None else self.digests():
+            folder = self._folder(each)
+            faults = self._faults(each, folder)
+            if os.path.lexists(folder):  # else it was collected while it was read
+                problems += [f"{each}: {fault}" for fault in faults]
+        return problems
+
+    def _faults(self, digest: str, folder: str) -> list[str]:
+        faults: list[str] = []
+        with disk_errors(folder, verb="read"):
+            try:
+                manifest = read_manifest(folder, digest)
+            except Damaged as damage:
+                return [str(damage)]
+            for entry in manifest.files:
+                path = os.path.join(folder, FILES, entry.path)
+                try:
+                    file_status(path, entry)
+                    if digest_file(path) != entry.sha256:
+                        faults.append(f"the content of {entry.path} has changed")
+                except Damaged as damage:
+                    faults.append(str(damage))
+                except FileNotFoundError:
+                    faults.append(f"{entry.path} is missing")
+            listed = {entry.path for entry in manifest.files}
+            with contextlib.suppress(FileNotFoundError):
+                faults += [
+                    f"{name} is not in its manifest"
+                    for name, _ in tree_files(os.path.join(folder, FILES))
+                    if name not in listed
+                ]
+        return faults
+
+    # Digests of the user's files ------------------------------------------------------------------------------------
+
+    def digest_file(self, path: StrPath) -> str:
+        """Return the SHA-256 of a file, 64 hexadecimal digits; its content is read only if it may have changed.
+
+        Raises:
+            StoreError: it cannot be read, or is being written to.
+        """
+        self._make_root_for_digests()
+        return self._digests.digest_file(path)
+
+    def digest_tree(self, folder: StrPath, patterns: Sequence[str] | None = None) -> str:
+        """Return the digest of a folder as :func:`olivine.store.digest_tree` does, reading only what may have changed.
+
+        Raises:
+            StoreError: a file cannot be read, or is being written to.
+        """
+        self._make_root_for_digests()
+        return self._digests.digest_tree(folder, patterns)
+
+    def _make_root_for_digests(self) -> None:
+        # Where nothing can be written, digests are only not kept.
+        with contextlib.suppress(StoreError):
+            self._make()
+
+    # Making ---------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lock(self, digest: str, on_wait: Callable[[int | None], None] | None = None) -> Iterator[None]:
+        """Hold the right to make one artifact. Another process that wants it waits, and then finds it made.
+
+        Args:
+            digest: the Step's.
+            on_wait: called once if it must wait, with the holder's process id, or ``None`` if that cannot be told.
+
+        Raises:
+            StoreError: the Store cannot be written.
+        """
+        path = self._lock(digest)
+        self._make("locks")
+        with locked(path, on_wait, setting="engine.cache_dir"):
+            self._locked.add(digest)
+            try:
+                yield
+            finally:
+                self._locked.discard(digest)
+
+    @contextlib.contextmanager
+    def stage(self, digest: str) -> Iterator[Staging]:
+        """Give a fresh folder to fill; it becomes the artifact by :meth:`Staging.commit`, or goes.
+
+        Also removes what killed processes left.
+
+        Raises:
+            StoreError: the Store cannot be written, or the disk filled up while the folder was being filled.
+        """
+        self._folder(digest)
+        self._make("staging")
+        self.sweep()
+        folder = self._new_staging()
+        with disk_errors(folder):
+            os.makedirs(os.path.join(folder, FILES))
+        try:
+            yield Staging(self, digest, folder)
+        except OSError as error:
+            inside = not isinstance(error.filename, str) or os.path.abspath(error.filename).startswith(folder)
+            if error.errno in DISK_FULL and inside:
+                raise store_error(error, folder) from error
+            raise
+        finally:
+            if os.path.lexists(folder):
+                remove_tree(folder)
+
+    def checkpoint_dir(self, digest: str) -> Path:
+        """Return the folder, made if need be, where a Step keeps what it needs to go on after a kill.
+
+        It goes when the Step's result is committed.
+
+        Raises:
+            StoreError: the Store cannot be written.
+        """
+        self._folder(digest)
+        self._make(os.path.join("checkpoints", digest))
+        return Path(self._at("checkpoints", digest))
+
+    def _commit(self, folder: str, manifest: Manifest) -> Artifact:
+        """Move a finished staging folder into its place, unless there is a good artifact by now."""
+        digest = manifest.digest
+        target = self._folder(digest)
+        shard = os.path.dirname(target)
+        self._leases.take(digest)
+        self._make("artifacts")
+        if not os.path.isdir(shard):
+            os.makedirs(shard, exist_ok=True)
+            sync_folder(os.path.dirname(shard))
+        for _ in range(3):
+            try:
+                os.rename(folder, target)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EACCES):
+                    raise
+                if not os.path.lexists(target):
+                    if error.errno == errno.EACCES:
+                        raise
+                    continue
+                present = self.find(digest)
+                if present is not None:
+                    return present
+            else:
+                sync_folder(shard)
+                return Artifact(digest, Path(target, FILES), manifest)
+        raise StoreError(
+            f"the artifact could not be put at {target}",
+            why="something that is no sound artifact is there and cannot be moved aside",
+            remedy="remove that folder",
+        )
+
+    # Collecting -----------------------------------------------------------------------------------------------------
+
+    def collect(
+        self,
+        keep: Collection[str] = (),
+        *,
+        older_than_s: float | None = None,
+        max_bytes: int | None = None,
+        dry_run: bool = False,
+    ) -> CollectReport:
+        """Remove leftovers, and artifacts that were not used for long. Nothing that a live process uses goes.
+
+        With neither ``older_than_s`` nor ``max_bytes`` only leftovers go: folders of dead processes, checkpoints of
+        Steps that are done or were not touched for two weeks, and what was quarantined a week ago.
+
+        Args:
+            keep: digests that stay in any case.
+            older_than_s: artifacts (and logs of runs) not used for so many seconds go.
+            max_bytes: the least recently used artifacts go until the rest is no larger.
+            dry_run: only report.
+
+        Raises:
+            StoreError: the Store cannot be read or written.
+        """
+        self._check_layout()
+        with disk_errors(self._base):
+            return collect(self, keep, older_than_s=older_than_s, max_bytes=max_bytes, dry_run=dry_run)
+
+    def sweep(self, *, dry_run: bool = False) -> list[str]:
+        """Remove the staging folders and leases of processes that are gone; return the folders."""
+        self._leases.sweep()
+        gone = []
+        for name in names_in(self._at("staging")):
+            path = self._at("staging", name)
+            owner = Owner.parse(name.rpartition(".")[0])
+            if owner is not None and owner.is_gone(path):
+                gone.append(path)
+                if not dry_run:
+                    remove_tree(path)
+        return gone
+
+    def release(self) -> None:
+        """Let artifacts that this process found be collected; otherwise they are kept while it lives."""
+        self._leases.release()
+
+    def remove(self, digest: str) -> bool:
+        """Remove an artifact, unless a live process uses it. Return whether it is gone."""
+        folder, aside = self._folder(digest), self._new_staging()
+        self._make("staging")
+        self._make("locks")
+        with locked_if_free(self._lock(digest)) as free:
+            if not free:
+                return False
+            try:
+                os.rename(folder, aside)
+            except FileNotFoundError:
+                return True
+            # Looked at after the rename, see Leases.
+            if digest in self._leases.held():
+                try:
+                    os.rename(aside, folder)
+                except OSError:
+                    # It has just been made again: there is a good one.
+                    remove_tree(aside)
+                return False
+        remove_tree(aside)
+        return True
+
+    def in_use(self) -> set[str]:
+        """Return the digests of artifacts that live processes use, this one included."""
+        return self._leases.held()
+
+    def lock_if_free(self, digest: str) -> contextlib.AbstractContextManager[bool]:
+        """Hold a digest's lock if nobody does; the value says whether.
+
+        Raises:
+            StoreError: the Store cannot be written.
+        """
+        self._make("locks")
+        return locked_if_free(self._lock(digest))
+
+    # Places ---------------------------------------------------------------------------------------------------------
+
+    def _at(self, *parts: str) -> str:
+        return os.path.join(self._base, *parts)
+
+    def _folder(self, digest: str) -> str:
+        if not _DIGEST.fullmatch(digest):
+            raise ValueError(f"not a digest: {digest!r}")
+        return f"{self._base}/artifacts/{digest[:2]}/{digest}"
+
+    def _lock(self, digest: str) -> str:
+        return self._at("locks", f"{digest}.lock")
+
+    def _new_staging(self) -> str:
+        return self._at("staging", f"{current_owner()}.{secrets.token_hex(4)}")
+
+    def _make(self, part: str = "") -> None:
+        """Make a folder of the Store, and the Store around it.
+
+        Raises:
+            StoreError: it cannot be made.
+        """
+        path = self._at(part) if part else self._base
+        self._check_layout()
+        with disk_errors(path):
+            if not os.path.exists(self._at("store.json")):
+                os.makedirs(self._base, exist_ok=True)
+                # Processes may do this at the same time: each writes the same, whole.
+                replace_file(self._at("CACHEDIR.TAG"), _TAG)
+                replace_file(self._at(".gitignore"), b"*\n")
+                replace_file(self._at("store.json"), json.dumps({"layout": LAYOUT}).encode() + b"\n")
+            if not os.path.isdir(path):
+                os.makedirs(path, exist_ok=True)
+                sync_folder(os.path.dirname(path))
+
+    def _check_layout(self) -> None:
+        if self._layout_checked:
+            return
+        try:
+            with open(self._at("store.json"), "rb") as file:
+                layout = json.loads(file.read())["layout"]
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise StoreError(
+                f"{self._at('store.json')} cannot be read",
+                why=str(error),
+                remedy="remove that file if this is an Olivine cache, or set engine.cache_dir to another folder",
+            ) from error
+        if layout != LAYOUT:
+            raise StoreError(
+                f"the cache {self._base} has layout {layout}; this Olivine {__version__} knows layout {LAYOUT}",
+                remedy="use the Olivine that made it, or set engine.cache_dir to another folder",
+            )
+        self._layout_checked = True
+
+
+class Staging:
+    """A folder being filled.
+
+    Attributes:
+        path: put the files here. It is on the Store's file system.
+    """
+
+    def __init__(self, store: Store, digest: str, folder: str) -> None:
+        self.path = Path(folder, FILES)
+        self._store = store
+        self._digest = digest
+        self._folder = folder
+
+    def commit(
+        self,
+        *,
+        format: str,
+        step: Mapping[str, Any],
+        inputs: Mapping[str, Any],
+        metrics: Mapping[str, Any] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        history: Sequence[Mapping[str, Any]] = (),
+        seconds: float = 0.0,
+        peak_memory: int = 0,
+    ) -> Artifact:
+        """Make what is in :attr:`path` the artifact, whole, and read-only.
+
+        Files are synced before the folder is renamed into place, so that neither a kill nor a power cut can leave a
+        part. If another process has committed the same digest meanwhile, its artifact is returned and this one goes.
+
+        Raises:
+            StoreError: the disk is full, or there is something in the folder that is no file.
+        """
+        with disk_errors(self._folder):
+            manifest = Manifest(
+                digest=self._digest,
+                format=str(format),
+                step=dict(step),
+                inputs=dict(inputs),
+                files=self._seal(),
+                created=time.time(),
+                seconds=seconds,
+                peak_memory_bytes=peak_memory,
+                metrics=dict(metrics or {}),
+                attributes=dict(attributes or {}),
+                history=tuple(history),
+                olivine=__version__,
+            )
+            for name, content in manifest_files(manifest).items():
+                write_file(os.path.join(self._folder, name), content)
+            write_file(os.path.join(self._folder, USED), b"", sync=False)
+            sync_folder(self._folder)
+            artifact = self._store._commit(self._folder, manifest)
+            checkpoint = self._store._at("checkpoints", self._digest)
+            if os.path.lexists(checkpoint):
+                remove_tree(checkpoint)
+        return artifact
+
+    def _seal(self) -> tuple[FileEntry, ...]:
+        """Digest, sync, and make read-only every file; return the entries sorted by path."""
+        root = str(self.path)
+        entries = []
+        folders = {root}
+        for name, status in sorted(tree_files(root)):
+            path = os.path.join(root, name)
+            status = self._own(path, name, status)
+            with open(path, "rb+" if status.st_mode & stat.S_IWUSR else "rb") as file:
+                os.fsync(file.fileno())
+            digest = digest_file(path)
+            os.chmod(path, 0o444)
+            entries.append(FileEntry(name, status.st_size, digest, status.st_mtime_ns))
+            folder = os.path.dirname(path)
+            while len(folder) > len(root):
+                folders.add(folder)
+                folder = os.path.dirname(folder)
+        for folder in folders:
+            sync_folder(folder)
+        return tuple(entries)
+
+    @staticmethod
+    def _own(path: str, name: str, status: os.stat_result) -> os.stat_result:
+        """Make sure that a file belongs to the artifact alone, so that nothing outside can change it.
+
+        A link to a file becomes a copy; so does a file that has another name elsewhere and may be written there.
+        """
+        linked = stat.S_ISLNK(status.st_mode)
+        if linked and not os.path.isfile(path):
+            raise StoreError(
+                f"the Step left a link that leads to no file: {name}", why=f"it points to {os.readlink(path)}"
+            )
+        if not linked and not stat.S_ISREG(status.st_mode):
+            raise StoreError(f"the Step left something that is no file: {name}")
+        if linked or (status.st_nlink > 1 and status.st_mode & 0o222):
+            copy_file(path, path + ".copy")
+            shutil.copystat(path, path + ".copy")
+            os.replace(path + ".copy", path)
+        return os.stat(path)
