@@ -71,10 +71,13 @@ def _metric_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def flat(metrics: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """Return the numbers in nested metrics by dotted name; tables (dicts of dicts) are left out."""
+    """Return the numbers in nested metrics by dotted name; tables (dicts of dicts) are left out.
+
+    A metric's main value, which has the metric's own name, is called by it once: ``accuracy``.
+    """
     found: dict[str, float] = {}
     for key, value in metrics.items():
-        name = f"{prefix}.{key}" if prefix else key
+        name = f"{prefix}.{key}" if prefix and key != prefix else key
         if isinstance(value, Mapping):
             if not any(isinstance(item, Mapping) for item in value.values()) or not prefix:
                 found |= flat(value, name)
