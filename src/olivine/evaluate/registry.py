@@ -25,9 +25,11 @@ def names() -> list[str]:
 @cache
 def find(name: str) -> type[Metric[Any]] | None:
     """Return the metric called ``name`` (in any case), or ``None``."""
-    targets = {known.lower(): target for known, target in {**_third_party(), **BUILTIN}.items()} if (
-        name.lower() not in BUILTIN
-    ) else BUILTIN
+    targets = (
+        {known.lower(): target for known, target in {**_third_party(), **BUILTIN}.items()}
+        if (name.lower() not in BUILTIN)
+        else BUILTIN
+    )
     target = targets.get(name.lower())
     if target is None:
         return None

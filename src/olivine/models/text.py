@@ -27,6 +27,9 @@ Message = Mapping[str, str]
 CHUNK = 256
 """Tokens whose logits are held at once: 256 tokens of a vocabulary of 128,000 are 125 MiB."""
 
+TURN_ENDS = frozenset({"<|end|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "</s>"})
+"""Tokens that close a turn in the chat templates of common model families."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -125,6 +128,15 @@ class TextModel(ABC):
         special = special_tokens(self.path)
         guarded = [dict(message, content=_cut_inside(message["content"], special, cut)) for message in messages]
         return [token for part in self._render(guarded).split(cut) for token in self.encode(part)]
+
+    def end_of_turn_ids(self) -> frozenset[int]:
+        """Return the tokens that end a turn: EOS, and what chat templates close a turn with, if the tokenizer has it.
+
+        A model's own list of EOS tokens often lacks the latter when it was made by hand or fine-tuned.
+        """
+        known = [token for token in special_tokens(self.path) if token in TURN_ENDS]
+        ids = [self.encode(token) for token in known]
+        return self.eos_ids | {each[0] for each in ids if len(each) == 1}
 
     def check_fits(self, prompt_tokens: int, new_tokens: int) -> None:
         """Raise a ModelError unless prompt and answer fit into the context."""
