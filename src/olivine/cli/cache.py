@@ -29,19 +29,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `olivine cache`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ls|why|verify|gc", parser_class=type(parser))
     cache = argparse.ArgumentParser(add_help=False)
+    cache.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
     cache.add_argument(
         "--cache-dir", default=DEFAULT_CACHE_DIR, metavar="DIR", help=f"the cache (default: {DEFAULT_CACHE_DIR})"
     )
     cache.add_argument("--json", action="store_true", help="print JSON")
-    actions.add_parser("ls", parents=[cache], description="List what is in the cache, last used first.")
+    actions.add_parser(
+        "ls", parents=[cache], allow_abbrev=False, description="List what is in the cache, last used first."
+    )
     _add_why(actions)
     verify = actions.add_parser(
-        "verify", parents=[cache], description="Read every file and compare it with its digest; exit 1 if one differs."
+        "verify",
+        parents=[cache],
+        allow_abbrev=False,
+        description="Read every file and compare it with its digest; exit 1 if one differs.",
     )
     verify.add_argument("digest", nargs="?", help="only this artifact; the first digits will do")
     gc = actions.add_parser(
         "gc",
         parents=[cache],
+        allow_abbrev=False,
         description="Remove what killed runs left, and with the options below what was not used for long. What a "
         "running workflow uses stays.",
     )
@@ -55,12 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_why(actions: Any) -> None:
     from olivine.cli.run import add_config_arguments
 
-    add_config_arguments(
-        actions.add_parser(
-            "why",
-            description="Say for each Step whether its result is in the cache, and if not, which change makes it run.",
-        )
+    why = actions.add_parser(
+        "why",
+        allow_abbrev=False,
+        description="Say for each Step whether its result is in the cache, and if not, which change makes it run.",
     )
+    why.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+    add_config_arguments(why)
 
 
 def age(text: str) -> float:

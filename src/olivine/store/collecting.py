@@ -131,8 +131,12 @@ def _collect_runs(store: Store, report: CollectReport, older_than_s: float, dry_
 
 
 def _collect_small(store: Store) -> None:
-    """Remove lock files, and digests of files, that nothing needed for long. Too small to report."""
+    """Remove lock files, digests of files and unfinished writes that nothing needed for long. Too small to report."""
     now = time.time()
+    for path in [*store.root.glob("*.tmp"), *store.root.glob("digests/*.tmp")]:
+        with contextlib.suppress(OSError):
+            if now - path.stat().st_mtime > LOCK_S:
+                path.unlink()
     for name in names_in(store.root / "locks"):
         path = store.root / "locks" / name
         if not name.endswith(".lock"):

@@ -123,11 +123,7 @@ def _start_time(pid: int) -> int | None:
 
 
 class Leases:
-    """What live processes are using: one file per process, named for it, with a digest a line.
-
-    A lease is taken before an artifact is checked, and a collection moves an artifact away before it looks at the
-    leases: whichever comes first, the artifact is either seen as leased or seen as gone.
-    """
+    """What live processes are using: one file per process, named for it, with a digest a line."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder

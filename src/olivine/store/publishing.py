@@ -24,7 +24,6 @@ from olivine.store.disk import (
     link_or_copy,
     names_in,
     remove_tree,
-    replace_file,
     sync_folder,
     write_file,
 )
@@ -143,6 +142,11 @@ def _fill(files: Mapping[str, Path | bytes], folder: str) -> None:
         sync_folder(place)
 
 
+def _write_record(names: Collection[str], staging: str, output: str) -> None:
+    write_file(os.path.join(staging, RECORD), _record(names))
+    _move(staging, output, RECORD)
+
+
 def _record(names: Collection[str]) -> bytes:
     return (json.dumps({"files": sorted(names)}, indent=1, ensure_ascii=True) + "\n").encode()
 
@@ -202,7 +206,7 @@ def _publish_into(files: Mapping[str, Path | bytes], output: str, keep: Collecti
             os.mkdir(staging)
             _fill(changed, staging)
             # From here on, whatever happens, the next publishing knows which files it may replace.
-            replace_file(os.path.join(output, RECORD), _record(ours | set(files)))
+            _write_record(ours | set(files), staging, output)
             with contextlib.suppress(FileNotFoundError):
                 if STATUS in ours:
                     os.unlink(os.path.join(output, STATUS))
@@ -212,7 +216,7 @@ def _publish_into(files: Mapping[str, Path | bytes], output: str, keep: Collecti
             for name in sorted(changed, key=lambda name: (name == STATUS, name)):
                 if name != STATUS:
                     _move(staging, output, name)
-            replace_file(os.path.join(output, RECORD), _record(set(files) | (ours & set(keep))))
+            _write_record(set(files) | (ours & set(keep)), staging, output)
             if STATUS in files:
                 if STATUS not in changed:
                     _place(files[STATUS], os.path.join(staging, STATUS))

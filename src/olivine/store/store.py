@@ -64,6 +64,8 @@ from olivine.store.liveness import Leases, Owner, current_owner
 from olivine.store.locks import locked, locked_if_free
 
 LAYOUT = 1
+CONDEMNED = "condemned"
+"""In an artifact's folder: who is about to remove it."""
 _DIGEST = re.compile(r"[0-9a-f]{8,64}")
 _TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Everything here can be made again by Olivine.\n"
 """Backup tools leave out a folder with this file (https://bford.info/cachedir/)."""
@@ -108,6 +110,8 @@ class Store:
             return None
         self._check_layout()
         self._leases.take(digest)
+        if self._condemned(folder):
+            return None
         try:
             return self._checked(digest, folder)
         except Damaged as damage:
@@ -332,19 +336,22 @@ class Store:
         if not os.path.isdir(shard):
             os.makedirs(shard, exist_ok=True)
             sync_folder(os.path.dirname(shard))
-        for _ in range(3):
+        attempts = 3
+        while attempts:
             try:
                 os.rename(folder, target)
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EACCES):
                     raise
-                if not os.path.lexists(target):
-                    if error.errno == errno.EACCES:
-                        raise
-                    continue
+                if error.errno == errno.EACCES and not os.path.lexists(target):
+                    raise
                 present = self.find(digest)
                 if present is not None:
                     return present
+                if self._condemned(target):
+                    time.sleep(0.01)  # it goes, or is spared, in a moment
+                else:
+                    attempts -= 1
             else:
                 sync_folder(shard)
                 return Artifact(digest, Path(target, FILES), manifest)
@@ -400,27 +407,37 @@ class Store:
         self._leases.release()
 
     def remove(self, digest: str) -> bool:
-        """Remove an artifact, unless a live process uses it. Return whether it is gone."""
+        """Remove an artifact, unless a live process uses it. Return whether it is gone.
+
+        It is condemned first and its leases looked at after that, while `find` takes a lease first and looks whether
+        it is condemned after that: so at least one of the two sees the other, and who has found it can rely on it.
+        """
         folder, aside = self._folder(digest), self._new_staging()
         self._make("staging")
-        self._make("locks")
-        with locked_if_free(self._lock(digest)) as free:
+        with self.lock_if_free(digest) as free:
             if not free:
                 return False
+            sign = os.path.join(folder, CONDEMNED)
             try:
+                replace_file(sign, str(current_owner()).encode(), sync=False)
+                if digest in self._leases.held():
+                    os.unlink(sign)
+                    return False
                 os.rename(folder, aside)
-            except FileNotFoundError:
-                return True
-            # Looked at after the rename, see Leases.
-            if digest in self._leases.held():
-                try:
-                    os.rename(aside, folder)
-                except OSError:
-                    # It has just been made again: there is a good one.
-                    remove_tree(aside)
-                return False
+            except (FileNotFoundError, NotADirectoryError):
+                return not os.path.lexists(folder)
         remove_tree(aside)
         return True
+
+    def _condemned(self, folder: str) -> bool:
+        """Whether a live process is about to remove the artifact in ``folder``."""
+        sign = os.path.join(folder, CONDEMNED)
+        try:
+            with open(sign, encoding="ascii") as file:
+                owner = Owner.parse(file.read())
+        except (OSError, ValueError):
+            return False
+        return owner is not None and not owner.is_gone(sign)
 
     def in_use(self) -> set[str]:
         """Return the digests of artifacts that live processes use, this one included."""

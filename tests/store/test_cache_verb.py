@@ -1,0 +1,116 @@
+"""`olivine cache` from the outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from olivine.cli.cache import age, shown_age, shown_size, size_in_bytes
+
+
+def cache(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "olivine", "cache", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)  # type: ignore[call-overload]
+
+
+def test_ls_lists_artifacts_last_used_first(store, put) -> None:
+    for number, name in enumerate(("first", "second")):
+        artifact = put(f"{number}a" * 16, step={"type": "LoRA", "name": name}, format="peft")
+        os.utime(artifact.path.parent / "used", (time.time() - 7200 * (2 - number),) * 2)
+    done = cache("ls", "--cache-dir", store.root)
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[1].split() == ["1a1a1a1a1a1a", "second", "LoRA", "peft", "702", "B", "0", "s", "2", "h"]
+    assert "first" in lines[2]
+    assert "2 artifacts, 1.4 kB" in lines[-1]
+
+
+def test_ls_as_json(store, put) -> None:
+    put()
+    (row,) = json.loads(cache("ls", "--json", "--cache-dir", store.root).stdout)
+    assert row["digest"] == "d1" * 16
+    assert (row["name"], row["type"], row["format"], row["size_bytes"]) == ("lora", "LoRA", "hf", 702)
+
+
+def test_ls_where_nothing_was_made_says_so(tmp_path: Path) -> None:
+    done = cache("ls", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "nothing in" in done.stdout
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    done = cache("ls", "--cache-dir", tmp_path / "typo")
+    assert done.returncode == 2
+    assert "--cache-dir" in done.stderr
+
+
+def test_verify_exits_1_and_names_what_is_damaged(store, put) -> None:
+    path = put().path / "model.onnx"
+    put("aa" * 16)
+    assert cache("verify", "--cache-dir", store.root).returncode == 0
+    os.truncate(path, 3)
+    done = cache("verify", "--cache-dir", store.root)
+    assert done.returncode == 1
+    assert "d1" * 16 in done.stdout
+    assert "model.onnx has 3 bytes instead of 700" in done.stdout
+    assert cache("verify", "aaaa", "--cache-dir", store.root).returncode == 0
+    assert json.loads(cache("verify", "--json", "--cache-dir", store.root).stdout)["checked"] == 2
+
+
+def test_gc_removes_what_is_old_and_says_what_it_frees(store, put) -> None:
+    artifact = put()
+    put("aa" * 16)
+    store.release()
+    os.utime(artifact.path.parent / "used", (time.time() - 40 * 86400,) * 2)
+    dry = cache("gc", "--older-than", "30d", "--dry-run", "--cache-dir", store.root)
+    assert f"would remove artifact {'d1' * 16}" in dry.stdout
+    assert len(store.digests()) == 2
+    done = cache("gc", "--older-than", "30d", "--cache-dir", store.root)
+    assert done.returncode == 0
+    assert "1 artifact" in done.stdout
+    assert store.digests() == ["aa" * 16]
+    assert json.loads(cache("gc", "--max-size", "0", "--json", "--cache-dir", store.root).stdout)["removed"] == [
+        "aa" * 16
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["gc", "--older-than", "30"], ["gc", "--max-size", "many"], ["lss"], []])
+def test_a_wrong_argument_exits_2(arguments: list[str]) -> None:
+    done = cache(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_ls_starts_without_heavy_imports(store, put) -> None:
+    put()
+    code = (
+        "import sys\nfrom olivine.cli.main import main\n"
+        f"main(['cache', 'ls', '--cache-dir', {str(store.root)!r}])\n"
+        "print([name for name in ('pydantic', 'yaml', 'rich', 'torch', 'psutil') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30d", 2592000), ("12h", 43200), ("1.5w", 907200), ("5 m", 300)])
+def test_ages(text: str, seconds: float) -> None:
+    assert age(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("20GB", 20e9), ("1GiB", 2**30), ("500 mb", 5e8), ("7", 7), ("1.5kb", 1500)]
+)
+def test_sizes(text: str, count: float) -> None:
+    assert size_in_bytes(text) == count
+
+
+def test_how_sizes_and_ages_are_shown() -> None:
+    assert [shown_size(count) for count in (7, 1500, 5.3e6, 2e12)] == ["7 B", "1.5 kB", "5.3 MB", "2.00 TB"]
+    assert [shown_age(seconds) for seconds in (5, 600, 90000, 300000)] == ["5 s", "10 min", "25 h", "3 d"]
