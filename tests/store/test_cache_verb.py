@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from olivine.cli.cache import age, shown_age, shown_size, size_in_bytes
+from olivine.cli.cache import age, reason, shown_age, shown_size, size_in_bytes
+from olivine.errors import Location
+from olivine.passes.base import Accelerator, Format
+from olivine.planning.plan import PlannedStep
+from olivine.planning.step import Step
 
 
 def cache(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
@@ -79,6 +83,41 @@ def test_gc_removes_what_is_old_and_says_what_it_frees(store, put) -> None:
     assert json.loads(cache("gc", "--max-size", "0", "--json", "--cache-dir", store.root).stdout)["removed"] == [
         "aa" * 16
     ]
+
+
+def planned(step: Step, *, cached: bool = False) -> PlannedStep:
+    return PlannedStep(
+        name="lora",
+        step=step,
+        sources={},
+        consumes=Format.HF,
+        produces=Format.PEFT,
+        data={},
+        where=Location(),
+        host=Accelerator(),
+        target=Accelerator(),
+        cached=cached,
+    )
+
+
+def test_why_names_the_change_that_makes_a_step_run(store, put) -> None:
+    before = Step(kind="pass", type="LoRA", params={"r": 8}, inputs={"model": "step:aa"})
+    put(before.digest, step=before.model_dump(mode="json") | {"name": "old name"})
+    now = Step(kind="pass", type="LoRA", params={"r": 16}, inputs={"model": "step:bb"})
+    found = reason(planned(now), store, {"bb": "merge"})
+    assert found["nearest"] == before.digest
+    assert found["reasons"] == [
+        f"most similar in the cache: old name, {before.digest[:12]}",
+        "its input model is made by merge, which gives another result",
+        "r: 8 -> 16",
+    ]
+    assert [each["path"] for each in found["differences"]] == ["inputs.model", "params.r"]
+
+
+def test_why_says_when_nothing_of_the_kind_was_made(store) -> None:
+    step = Step(kind="pass", type="LoRA", params={}, inputs={})
+    assert reason(planned(step), store, {})["reasons"] == ["no result of LoRA is in the cache"]
+    assert reason(planned(step, cached=True), store, {})["reasons"] == []
 
 
 @pytest.mark.parametrize("arguments", [["gc", "--older-than", "30"], ["gc", "--max-size", "many"], ["lss"], []])

@@ -51,6 +51,20 @@ def test_what_is_to_be_kept_stays(store, three) -> None:
     assert store.find(three[0]) is not None
 
 
+def test_an_artifact_in_use_cannot_be_removed(store, three) -> None:
+    assert store.find(three[0]) is not None
+    assert not Store(store.root).remove(three[0])
+    assert store.find(three[0]) is not None
+    store.release()
+    assert store.remove(three[0])
+    assert store.find(three[0]) is None
+
+
+def test_what_is_being_made_again_cannot_be_removed(store, three) -> None:
+    with store.lock(three[0]):
+        assert not Store(store.root).remove(three[0])
+
+
 def test_a_dry_run_only_reports(store, three) -> None:
     report = store.collect(older_than_s=0, dry_run=True)
     assert report.removed == three

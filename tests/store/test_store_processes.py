@@ -235,6 +235,18 @@ def test_what_a_killed_process_staged_goes_when_the_next_one_stages(store, spawn
     assert os.listdir(store.root / "staging") == []
 
 
+def test_a_killed_process_that_nobody_waited_for_counts_as_gone(store) -> None:
+    child = os.fork()
+    if child == 0:
+        with Store(store.root).stage("ab" * 16):
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    assert len(os.listdir(store.root / "staging")) == 1
+    put_into(store)
+    assert os.listdir(store.root / "staging") == []
+    os.waitpid(child, 0)
+
+
 def test_a_lock_is_free_when_its_holder_was_killed(store, spawn) -> None:
     process = spawn(
         """

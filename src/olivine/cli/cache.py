@@ -164,7 +164,7 @@ def _why(arguments: argparse.Namespace) -> int:
         dialect=arguments.dialect,
         trust_remote_code=arguments.trust_remote_code,
     )
-    found = [_reason(step, store, {each.digest: each.name for each in plan.steps}) for step in plan.steps]
+    found = [reason(step, store, {each.digest: each.name for each in plan.steps}) for step in plan.steps]
     for warning in store.warnings:
         print(f"note: {warning}", file=sys.stderr)
     if arguments.json:
@@ -177,7 +177,7 @@ def _why(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _reason(step: PlannedStep, store: Store, names: dict[str, str]) -> dict[str, Any]:
+def reason(step: PlannedStep, store: Store, names: dict[str, str]) -> dict[str, Any]:
     """Return whether a Step's result is there, and if not, why, as JSON."""
     from olivine.store.explaining import explain_miss
 

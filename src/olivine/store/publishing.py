@@ -213,9 +213,8 @@ def _publish_into(files: Mapping[str, Path | bytes], output: str, keep: Collecti
                     sync_folder(output)
             for name in sorted(obsolete):
                 _remove(output, name)
-            for name in sorted(changed, key=lambda name: (name == STATUS, name)):
-                if name != STATUS:
-                    _move(staging, output, name)
+            for name in sorted(set(changed) - {STATUS}):
+                _move(staging, output, name)
             _write_record(set(files) | (ours & set(keep)), staging, output)
             if STATUS in files:
                 if STATUS not in changed:
