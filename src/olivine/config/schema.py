@@ -1,4 +1,4 @@
-"""The canonical workflow: the one form that every dialect is translated into, and the only one the rest of Olivine knows.
+"""The canonical workflow: the one form that every dialect is translated into, and the only one that Olivine runs.
 
 Section names are those that users already know (``input_model``, ``data_configs``, ``systems``, ``passes``,
 ``evaluators``, ``engine``), in flat form. Parameters of a pass or a metric are checked against the class that its
@@ -76,7 +76,7 @@ class DataConfig(Node):
     dataset_type: Literal["corpus", "pair"] = "corpus"
     """``corpus``: each row is one text. ``pair``: each row is a prompt and its completion."""
     text_template: str | None = None
-    """``str.format`` template over the columns: ``"### Text: {phrase}\\n### Tone:\\n{tone}"``. Double literal braces."""
+    """``str.format`` template over the columns: ``"Text: {phrase}\\nTone: {tone}"``. Double literal braces."""
     text_cols: str | list[str] | None = None
     """Columns joined by one space, when there is no template. Default ``text``."""
     chat_template: bool | str | None = None

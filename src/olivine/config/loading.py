@@ -1,0 +1,329 @@
+"""From a file, in any dialect, to a checked Workflow; all that is wrong is said at once, with its place in the file."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from olivine.config import dialects
+from olivine.config.notes import Note
+from olivine.config.overrides import apply_overrides
+from olivine.config.parsing import KeyPath, lines_of, read
+from olivine.config.paths import make_absolute
+from olivine.config.schema import SCHEMA_VERSION, MetricConfig, PassConfig, Workflow, gather
+from olivine.config.secrets import find_secrets
+from olivine.config.wording import nearest, sentences, suggestion
+from olivine.errors import ConfigError, Location, Problem
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A configuration that has been read and accepted.
+
+    Attributes:
+        workflow: the canonical form; paths in it are absolute.
+        notes: what was understood with a change.
+        dialect: ``olivine-1`` or the Olive version (``0.6``) that it was written for.
+        evidence: what in the file told the dialect.
+        file: where it came from, if it was a file.
+    """
+
+    workflow: Workflow
+    notes: tuple[Note, ...]
+    dialect: str
+    evidence: str
+    file: Path | None
+    _places: Places = field(repr=False)
+
+    def locate(self, path: str) -> Location:
+        """Return where the user wrote what stands at ``path`` in the canonical form (``passes.lora.r``)."""
+        return self._places.locate(tuple(path.split(".")))
+
+
+@dataclass
+class Places:
+    """Finds the line of a canonical path.
+
+    Attributes:
+        file: the file's name for messages.
+        text: its text, or ``None`` if the configuration was given as a mapping.
+        canonical: the canonical form before validation; data configs can be named in a path.
+        origins: the user's own path of each canonical path that differs; a prefix speaks for all below it.
+        overridden: paths that ``--set`` gave.
+    """
+
+    file: str | None
+    text: str | None
+    canonical: Mapping[str, Any]
+    origins: Mapping[KeyPath, KeyPath]
+    overridden: Sequence[str] = ()
+
+    @cached_property
+    def lines(self) -> dict[KeyPath, int]:
+        """The line of every key."""
+        return lines_of(self.text) if self.text is not None else {}
+
+    def locate(self, path: KeyPath) -> Location:
+        """Return the place of a canonical path."""
+        return self.locate_original(self.original(path))
+
+    def locate_original(self, path: KeyPath) -> Location:
+        """Return the place of a path in the user's own terms."""
+        dotted = ".".join(str(part) for part in path)
+        for override in self.overridden:
+            if dotted == override or dotted.startswith(override + "."):
+                return Location("--set", path=dotted)
+        line = next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), None)
+        return Location(self.file, line, dotted)
+
+    def original(self, path: KeyPath) -> KeyPath:
+        """Return a canonical path in the user's own terms."""
+        path = self._by_index(path)
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.origins:
+                return self.origins[path[:length]] + path[length:]
+        return path
+
+    def _by_index(self, path: KeyPath) -> KeyPath:
+        """Replace names of data configs, and digits, by the indexes of a list."""
+        found: list[str | int] = []
+        node: Any = self.canonical
+        for part in path:
+            if isinstance(node, list):
+                names = [item.get("name") if isinstance(item, dict) else None for item in node]
+                if part in names:
+                    part = names.index(part)
+                elif isinstance(part, str) and part.isdigit():
+                    part = int(part)
+                node = node[part] if isinstance(part, int) and part < len(node) else None
+            elif isinstance(node, dict):
+                node = node.get(part)
+            found.append(part)
+        return tuple(found)
+
+
+def load(
+    source: Path | str | Mapping[str, Any], *, overrides: Sequence[str] = (), dialect: str | None = None
+) -> Loaded:
+    """Read a configuration, translate it if it is in an older dialect, and check it.
+
+    Args:
+        source: a file, or the values themselves; their relative paths are meant from the working directory.
+        overrides: ``PATH=VALUE``, in the terms of the file.
+        dialect: take it for this dialect instead of looking for evidence.
+
+    Raises:
+        ConfigError: with every problem that was found.
+    """
+    if isinstance(source, Mapping):
+        raw, text, file = copy.deepcopy(dict(source)), None, None
+        base = Path.cwd()
+    else:
+        file = Path(source)
+        raw, text = read(file)
+        base = file.absolute().parent
+    name = str(file) if file is not None else None
+    if not isinstance(raw, dict):
+        raise ConfigError(
+            "a configuration is an object with the sections input_model, passes, engine ..." if raw is not None
+            else "the configuration is empty",
+            where=Location(name),
+            remedy="see docs/getting-started.md for a first one",
+        )  # fmt: skip
+    overridden = apply_overrides(raw, overrides)
+    _refuse_secrets(raw, Places(name, text, raw, {}, overridden))
+    found = dialects.detect(raw) if dialect is None else dialects.Detected(dialects.named(dialect), "--dialect")
+    translated = dialects.translate(raw, found.name)
+    places = Places(name, text, translated.canonical, translated.origins, overridden)
+    problems = [
+        Problem(each.what, places.locate_original(each.path), each.why, each.remedy) for each in translated.problems
+    ]
+    workflow, more = _validate(translated.canonical, places)
+    problems += more
+    if problems or workflow is None:
+        raise ConfigError(_in_order(problems))
+    notes = tuple(
+        Note(note.path, note.text, places.locate_original(tuple(_numbers(note.path))).line) for note in translated.notes
+    )
+    return Loaded(
+        workflow=make_absolute(workflow, base, olive=found.name != dialects.CANONICAL),
+        notes=notes,
+        dialect=found.name,
+        evidence=found.evidence,
+        file=file,
+        _places=places,
+    )
+
+
+def _numbers(dotted: str) -> list[str | int]:
+    return [int(part) if part.isdigit() else part for part in dotted.split(".")]
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    """Return the problems in the order of the file, each once."""
+    unique = list(dict.fromkeys(problems))
+    return sorted(unique, key=lambda problem: (problem.where.line or 0) if problem.where else 0)
+
+
+def _refuse_secrets(raw: Any, places: Places) -> None:
+    problems = [
+        Problem(
+            f"`{path[-1]}` looks like a secret",
+            places.locate_original(path),
+            "a configuration is copied into caches, outputs and repositories",
+            "remove it, revoke it if the file was ever shared, and give it by the environment or `hf auth login`",
+        )
+        for path in find_secrets(raw)
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _validate(canonical: dict[str, Any], places: Places) -> tuple[Workflow | None, list[Problem]]:
+    """Check everything that can be checked, going on after each mistake."""
+    problems: list[Problem] = []
+    if canonical.get("version") not in (None, SCHEMA_VERSION):
+        problems.append(
+            Problem(
+                f"`version` is {canonical['version']!r}",
+                places.locate(("version",)),
+                f"this release of Olivine reads version {SCHEMA_VERSION}",
+                "upgrade Olivine, or correct it",
+            )
+        )
+    canonical = dict(canonical)
+    problems += _check_typed(canonical, places)
+    workflow = None
+    try:
+        workflow = Workflow.model_validate(canonical | {"version": SCHEMA_VERSION})
+    except ValidationError as error:
+        for path, text, remedy in sentences(error, Workflow, "a workflow"):
+            problems.append(Problem(text, places.locate(path), remedy=remedy))
+    problems += _check_references(canonical, places)
+    problems += _check_names(canonical, places)
+    return workflow, problems
+
+
+def _check_typed(canonical: dict[str, Any], places: Places) -> list[Problem]:
+    """Check passes and metrics against the classes their types name; put the checked parameters into ``canonical``."""
+    from olivine.evaluate import registry as metrics
+    from olivine.passes import registry as passes
+
+    problems: list[Problem] = []
+    if isinstance(canonical.get("passes"), dict):
+        checked = {}
+        for name, value in canonical["passes"].items():
+            path = ("passes", name)
+            checked[name] = _check_one(value, path, passes, PassConfig, "pass", places, problems)
+        canonical["passes"] = checked
+    if isinstance(canonical.get("evaluators"), dict):
+        evaluators = {}
+        for name, value in canonical["evaluators"].items():
+            evaluators[name] = value
+            if isinstance(value, dict) and isinstance(value.get("metrics"), list):
+                listed = [
+                    _check_one(
+                        each, ("evaluators", name, "metrics", index), metrics, MetricConfig, "metric", places, problems
+                    )
+                    for index, each in enumerate(value["metrics"])
+                ]
+                evaluators[name] = value | {"metrics": listed}
+        canonical["evaluators"] = evaluators
+    return problems
+
+
+def _check_one(
+    value: Any, path: KeyPath, registry: Any, node: type[Any], what: str, places: Places, problems: list[Problem]
+) -> Any:
+    """Check one pass or metric; return it with checked parameters, or as it is if something is wrong."""
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+        return value  # the schema says what is wrong with it
+    found = registry.find(value["type"])
+    if found is None:
+        problems.append(
+            Problem(
+                f"there is no {what} {value['type']!r}",
+                places.locate((*path, "type")),
+                remedy=suggestion(value["type"], registry.names(), f"{what}es" if what == "pass" else f"{what}s"),
+            )
+        )
+        return value
+    own = set(node.model_fields) - {"params"}
+    gathered = gather(value, own)
+    if not isinstance(gathered["params"], dict):
+        return value
+    try:
+        params = found.params_type.model_validate(gathered["params"])
+    except ValidationError as error:
+        for inner, text, remedy in sentences(error, found.params_type, found.type):
+            problems.append(Problem(text, places.locate((*path, *inner)), remedy=remedy))
+        return {key: item for key, item in gathered.items() if key != "params"} | {"type": found.type, "params": {}}
+    return gathered | {"type": found.type, "params": params.model_dump(mode="json", exclude_unset=True)}
+
+
+def _check_references(canonical: Mapping[str, Any], places: Places) -> list[Problem]:
+    """Check every name that refers to a system, an evaluator or a data config."""
+    problems: list[Problem] = []
+    systems = _keys(canonical.get("systems"))
+    evaluators = _keys(canonical.get("evaluators"))
+    data = [each.get("name") for each in canonical.get("data_configs") or [] if isinstance(each, dict)]
+
+    def check(name: Any, known: Sequence[Any], what: str, path: KeyPath) -> None:
+        if isinstance(name, str) and name not in known:
+            names = [str(each) for each in known]
+            near = nearest(name, names)
+            there = (
+                f"did you mean {near}?"
+                if near
+                else (f"there is {', '.join(names)}" if names else f"define it under {what}")
+            )
+            problems.append(Problem(f"{name!r} is not one of the {what}", places.locate(path), remedy=there))
+
+    engine = canonical.get("engine")
+    if isinstance(engine, dict):
+        check(engine.get("host"), systems, "systems", ("engine", "host"))
+        check(engine.get("target"), systems, "systems", ("engine", "target"))
+        check(engine.get("evaluator"), evaluators, "evaluators", ("engine", "evaluator"))
+    for name, value in _items(canonical.get("passes")):
+        if isinstance(value, dict):
+            check(value.get("host"), systems, "systems", ("passes", name, "host"))
+            check(value.get("evaluator"), evaluators, "evaluators", ("passes", name, "evaluator"))
+            for key, item in _items(value.get("params")):
+                if key.endswith("data_config"):
+                    check(item, data, "data_configs", ("passes", name, key))
+    for name, value in _items(canonical.get("evaluators")):
+        for index, metric in enumerate(value.get("metrics") or [] if isinstance(value, dict) else []):
+            for key, item in _items(metric.get("params") if isinstance(metric, dict) else None):
+                if key.endswith("data_config"):
+                    check(item, data, "data_configs", ("evaluators", name, "metrics", index, key))
+    return problems
+
+
+def _check_names(canonical: Mapping[str, Any], places: Places) -> list[Problem]:
+    """Two data configs may not have one name."""
+    problems, seen = [], set()
+    listed = canonical.get("data_configs")
+    for index, each in enumerate(listed if isinstance(listed, list) else []):
+        name = each.get("name") if isinstance(each, dict) else None
+        if name is not None and name in seen:
+            problems.append(
+                Problem(
+                    f"two data configs are called {name!r}", places.locate(("data_configs", index)), remedy="rename one"
+                )
+            )
+        seen.add(name)
+    return problems
+
+
+def _keys(value: Any) -> list[str]:
+    return list(value) if isinstance(value, dict) else []
+
+
+def _items(value: Any) -> list[tuple[str, Any]]:
+    return list(value.items()) if isinstance(value, dict) else []

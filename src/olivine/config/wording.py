@@ -1,0 +1,177 @@
+"""What pydantic finds wrong, in plain sentences with the nearest valid key."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+FORMER: dict[str, str] = {
+    "lora_r": "r",
+    "lora_alpha": "alpha",
+    "source_max_len": "max_seq_len",
+    "corpus_strategy": "strategy",
+    "hf_config": "model_path",
+    "from_pretrained_args": "load_kwargs",
+    "model_loading_args": "load_kwargs",
+    "accelerators": "device",
+    "execution_providers": "execution_provider",
+}
+"""Keys of older dialects and what they are called in the canonical schema."""
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "list": "a list",
+    "dict": "an object",
+    "model": "an object",
+    "tuple": "a list",
+}
+
+
+def nearest(given: str, known: Iterable[str]) -> str | None:
+    """Return the known name that ``given`` most likely means."""
+    known = list(known)
+    if FORMER.get(given) in known:
+        return FORMER[given]
+    folded = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(given.lower(), list(folded), n=1, cutoff=0.6)
+    return folded[found[0]] if found else None
+
+
+def suggestion(given: str, known: Iterable[str], what: str = "keys") -> str:
+    """Return a remedy: the nearest name, or what names there are."""
+    known = list(known)
+    near = nearest(given, known)
+    if near is not None:
+        return f"did you mean {near}?"
+    return f"the {what} here are {', '.join(known)}" if known else ""
+
+
+def sentences(
+    error: ValidationError, model: type[BaseModel], subject: str
+) -> list[tuple[tuple[str | int, ...], str, str]]:
+    """Return one (path, sentence, remedy) per mistake, alternatives of a union folded into one.
+
+    Args:
+        error: what pydantic raised when it validated against ``model``.
+        subject: what ``model`` is, for sentences about its keys (``LoRA``).
+    """
+    found: dict[tuple[str | int, ...], list[tuple[str, str]]] = {}
+    for each in error.errors(include_url=False):
+        path, inner = _real_path(each["loc"], model)
+        found.setdefault(path, []).append(_sentence(each, path, inner, subject))
+    merged = []
+    for path, told in found.items():
+        wanted = list(dict.fromkeys(text for text, _ in told))
+        remedies = [remedy for _, remedy in told if remedy]
+        if len(wanted) > 1:
+            head = wanted[0].split("; it must be ")[0]
+            kinds = list(dict.fromkeys(text.split("; it must be ")[1] for text in wanted if "; it must be " in text))
+            text = f"{head}; it must be {' or '.join(kinds)}" if kinds else wanted[0]
+        else:
+            text = wanted[0]
+        merged.append((path, text, remedies[0] if remedies else ""))
+    return merged
+
+
+def _sentence(each: Any, path: tuple[str | int, ...], inner: type[BaseModel] | None, subject: str) -> tuple[str, str]:
+    key = str(path[-1]) if path else subject
+    kind, given, context = each["type"], each.get("input"), each.get("ctx", {})
+    if kind == "extra_forbidden":
+        keys = list(inner.model_fields) if inner is not None else []
+        owner = subject if len(path) <= 1 else str(path[-2])
+        return f"`{key}` is not a key of {owner}", suggestion(key, keys)
+    if kind == "missing":
+        return f"`{key}` is missing", f"add {key}"
+    shown = f"`{key}` is {_shown(given)}"
+    if kind in ("literal_error", "enum"):
+        choices = [
+            text.strip().strip("'") for text in str(context.get("expected", "")).replace(" or ", ", ").split(",")
+        ]
+        near = nearest(given, choices) if isinstance(given, str) else None
+        return f"{shown}; it must be {' or '.join(choices)}", f"did you mean {near}?" if near else ""
+    if kind == "string_pattern_mismatch":
+        return f"{shown}; it must match {context.get('pattern')}", "use letters, digits and underscores"
+    for prefix, words in _KINDS.items():
+        if kind.startswith(prefix + "_") and ("type" in kind or "parsing" in kind or "from_float" in kind):
+            return f"{shown}; it must be {words}", ""
+    limits = {"greater_than": ("more than", "gt"), "greater_than_equal": ("at least", "ge"),
+              "less_than": ("less than", "lt"), "less_than_equal": ("at most", "le")}  # fmt: skip
+    if kind in limits:
+        word, name = limits[kind]
+        return f"{shown}; it must be {word} {context[name]}", ""
+    if kind == "too_short":
+        return f"`{key}` is empty", "give at least one"
+    if kind == "value_error":
+        return f"{shown}: {context.get('error', each['msg'])}", ""
+    return f"{shown}: {each['msg'][0].lower()}{each['msg'][1:]}", ""
+
+
+def _shown(value: Any) -> str:
+    """Return a value with its kind, shortened."""
+    if value is None:
+        return "null"
+    text = repr(value)
+    text = text if len(text) <= 60 else text[:57] + "..."
+    if isinstance(value, str):
+        return f"{text}, a text"
+    if isinstance(value, bool):
+        return text.lower()
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    return text
+
+
+def _real_path(
+    location: tuple[str | int, ...], model: type[BaseModel]
+) -> tuple[tuple[str | int, ...], type[BaseModel] | None]:
+    """Return the keys in pydantic's location (which also names union branches), and the model that the last is in."""
+    path: list[str | int] = []
+    inner: type[BaseModel] | None = model
+    annotation: Any = model
+    for part in location:
+        owner = _model_in(annotation)
+        if owner is not None and isinstance(part, str):
+            inner = owner
+            path.append(part)
+            annotation = owner.model_fields[part].annotation if part in owner.model_fields else None
+            continue
+        origin = get_origin(annotation)
+        arguments = get_args(annotation)
+        if origin in (typing.Union, types.UnionType):
+            containers = [each for each in arguments if get_origin(each) in (list, dict, tuple)]
+            if isinstance(part, int) or (containers and get_origin(containers[0]) is dict and "[" not in str(part)):
+                annotation = containers[0] if containers else None
+                origin, arguments = get_origin(annotation), get_args(annotation)
+            else:
+                continue  # the name of a branch
+        if origin in (list, tuple) and isinstance(part, int):
+            path.append(part)
+            annotation = arguments[0] if arguments else None
+        elif origin is dict:
+            path.append(part)
+            annotation = arguments[1] if len(arguments) > 1 else None
+        elif part not in ("int", "float", "str", "bool") and not str(part).startswith(
+            ("list[", "dict[", "literal[", "function-")
+        ):
+            path.append(part)
+            annotation = None
+    return tuple(path), inner
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the model that an annotation is or may be."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (typing.Union, types.UnionType):
+        return next((found for each in get_args(annotation) if (found := _model_in(each)) is not None), None)
+    return None
