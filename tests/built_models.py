@@ -60,6 +60,8 @@ def trained_model(pico: Path) -> Path:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine two threads take many times longer over matrices this small
     tokenizer = AutoTokenizer.from_pretrained(pico)
     model = AutoModelForCausalLM.from_pretrained(pico, dtype=torch.float32)
     batch, labels = [], []
@@ -72,7 +74,7 @@ def trained_model(pico: Path) -> Path:
     ids = torch.tensor([each + [0] * (longest - len(each)) for each in batch])
     targets = torch.tensor([each + [-100] * (longest - len(each)) for each in labels])
     optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3)
-    for _ in range(200):
+    for _ in range(150):
         loss = model(ids, labels=targets).loss
         loss.backward()
         optimiser.step()
@@ -81,6 +83,7 @@ def trained_model(pico: Path) -> Path:
             break
     else:
         raise AssertionError(f"the model did not learn its phrases: loss {loss.item()}")
+    torch.set_num_threads(threads)
     folder = pico.parent / f"{pico.name}-trained"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

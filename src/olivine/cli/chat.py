@@ -100,7 +100,7 @@ class _Talk:
     def manner(self) -> str:
         """How messages are put to the model, in words."""
         if self._single is not None:
-            return f"each line is put into {self._single.template!r}"
+            return f"each line is put into {self._single.prompt('...')!r}"
         return "each line is given as it is" if self._raw else "a conversation in the model's chat template"
 
     def reset(self) -> None:

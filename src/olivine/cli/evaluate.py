@@ -144,7 +144,6 @@ def requested(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], dict
                 data_files=[str(Path(each).expanduser().absolute()) for each in arguments.data],
                 text_template=unescape(arguments.text_template) if arguments.text_template else None,
                 text_cols=_split(arguments.text_cols),
-                max_rows=arguments.max_rows,
             )
         try:
             metric_type.params_type.model_validate(

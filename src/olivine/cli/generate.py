@@ -151,8 +151,9 @@ def style_of(arguments: argparse.Namespace, folder: Path) -> PromptStyle | None:
     Raises:
         ConfigError: the template is no template with one column.
     """
+    from olivine.data.templates import parse_template
     from olivine.errors import ConfigError
-    from olivine.models.prompting import PromptStyle, columns, trained_style
+    from olivine.models.prompting import PromptStyle, trained_style
 
     if arguments.raw:
         return None
@@ -160,16 +161,10 @@ def style_of(arguments: argparse.Namespace, folder: Path) -> PromptStyle | None:
         return PromptStyle(None)
     if arguments.prompt_template is None:
         return trained_style(folder)
-    template = unescape(arguments.prompt_template)
-    try:
-        names = columns(template)
-    except ValueError as error:
+    template = parse_template(unescape(arguments.prompt_template))
+    if len(template.columns) != 1:
         raise ConfigError(
-            f"--prompt-template is no template: {error}", remedy="write literal braces twice: {{ and }}"
-        ) from None
-    if len(names) != 1:
-        raise ConfigError(
-            f"--prompt-template has {len(names)} columns, and one text is put into it",
+            f"--prompt-template has {len(template.columns)} columns, and one text is put into it",
             remedy=r"mark one place, e.g. '### Text: {phrase}\n### The tone is:\n'",
         )
     return PromptStyle(template, add_special_tokens=not arguments.no_bos)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from olivine.errors import DataError, Location
+from olivine.config.schema import DataConfig
+from olivine.errors import DataError, Location, OlivineError, Problem
 from olivine.evaluate.base import Metric, MetricContext
 from olivine.evaluate.formats import REQUIRES, SHAPED_BY, TEXT_FORMATS
 from olivine.evaluate.opened import opened
+from olivine.evaluate.texts import prompt_template, read_cases
 from olivine.models.text import TextModel
 from olivine.passes.base import Format, Params, Requirement
 
@@ -27,7 +29,7 @@ class AccuracyParams(Params):
     """Rows with the columns of the prompt and the label."""
     prompt_template: str | None = None
     """``str.format`` template over the columns, exactly as in training up to where the answer begins: ``"### Text:
-    {phrase}\\n### The tone is:\\n"``. Default: the data config's own ``prompt_template``."""
+    {phrase}\\n### The tone is:\\n"``. Default: what the data config's text has before its completion."""
     label_col: str
     """Column with the right answer."""
     labels: list[str] | None = None
@@ -77,10 +79,21 @@ class Accuracy(Metric[AccuracyParams]):
     requires: ClassVar[dict[Format, tuple[Requirement, ...]]] = REQUIRES
     shaped_by: ClassVar[tuple[str, ...]] = SHAPED_BY
 
+    @classmethod
+    def check(cls, params: AccuracyParams, data: Mapping[str, DataConfig]) -> list[Problem]:
+        """See :meth:`Metric.check`: the template, the columns, nulls among the rows."""
+        from olivine.data.rows import find_problems
+
+        config = data["data_config"]
+        try:
+            template = prompt_template(config, params.prompt_template, params.label_col)
+            return find_problems(config, columns=(*template.columns, params.label_col))
+        except OlivineError as error:
+            return list(error.problems)
+
     def measure(self, params: AccuracyParams, context: MetricContext) -> dict[str, Any]:
         """See :meth:`Metric.measure`."""
-        config = context.data["data_config"]
-        cases = read_cases(config, params)
+        cases = read_cases(context.data["data_config"], params.prompt_template, params.label_col, params.max_rows)
         labels = list(params.labels) if params.labels is not None else sorted({truth for _, truth in cases})
         normal = {_normalise(label, params): label for label in reversed(labels)}
         unknown = sorted({truth for _, truth in cases if _normalise(truth, params) not in normal})
@@ -91,6 +104,7 @@ class Accuracy(Metric[AccuracyParams]):
                 remedy="add them, or leave `labels` out",
             )
         model = opened(context).model
+        _check_room(model, labels, params)
         prompts = [_encode(model, prompt, params) for prompt, _ in cases]
         choose = _by_likelihood if params.answer_by == "likelihood" else _by_generating
         answers: list[str | None] = [None] * len(cases)
@@ -99,6 +113,18 @@ class Accuracy(Metric[AccuracyParams]):
             context.progress(done, len(cases), unit="rows", message="accuracy")
         truths = [normal[_normalise(truth, params)] for _, truth in cases]
         return score(truths, answers)
+
+
+def _check_room(model: TextModel, labels: Sequence[str], params: AccuracyParams) -> None:
+    """Raise a DataError if a label is longer than the answer may be: it could never be right."""
+    longest = max(labels, key=lambda label: len(model.encode(label)))
+    tokens = len(model.encode(longest))
+    if params.answer_by == "generate" and tokens > params.max_new_tokens:
+        raise DataError(
+            f"the label {longest!r} has {tokens} tokens, and an answer may have {params.max_new_tokens}",
+            where=Location(path="max_new_tokens"),
+            remedy=f"set max_new_tokens to {tokens + 1} or more",
+        )
 
 
 def score(truths: Sequence[str], answers: Sequence[str | None]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic
 
 from olivine.config.schema import DataConfig
+from olivine.errors import Problem
 from olivine.passes.base import Accelerator, Format, Params, ParamsT, Progress, Requirement
 
 __all__ = ["Metric", "MetricContext", "Params"]
@@ -66,6 +67,15 @@ class Metric(ABC, Generic[ParamsT]):
     hardware_dependent: ClassVar[bool] = False
     requires: ClassVar[Mapping[Format, tuple[Requirement, ...]]] = {}
     shaped_by: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def check(cls, params: ParamsT, data: Mapping[str, DataConfig]) -> list[Problem]:
+        """Return what is known to be wrong before anything runs. Called by ``plan``; reads data, imports nothing heavy.
+
+        Args:
+            data: the data configs by the parameter that names them, paths absolute.
+        """
+        return []
 
     @abstractmethod
     def measure(self, params: ParamsT, context: MetricContext) -> dict[str, Any]:

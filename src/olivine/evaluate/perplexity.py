@@ -12,6 +12,7 @@ from olivine.errors import DataError
 from olivine.evaluate.base import Metric, MetricContext
 from olivine.evaluate.formats import REQUIRES, SHAPED_BY, TEXT_FORMATS
 from olivine.evaluate.opened import opened
+from olivine.evaluate.texts import read_texts
 from olivine.models.text import TextModel
 from olivine.passes.base import Format, Params, Requirement
 
@@ -64,8 +65,6 @@ class Perplexity(Metric[PerplexityParams]):
 
     def measure(self, params: PerplexityParams, context: MetricContext) -> dict[str, Any]:
         """See :meth:`Metric.measure`."""
-        from olivine.evaluate.texts import read_texts
-
         config = context.data["data_config"]
         model = opened(context).model
         texts = read_texts(config, model.path, params.max_rows)

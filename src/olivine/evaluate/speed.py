@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Sequence
@@ -92,9 +91,6 @@ class Speed(Metric[SpeedParams]):
             "ttft_spread": spread(first_token_s),
             "prefill_tokens_per_s": params.prompt_tokens / ttft,
             "load_s": found.seconds,
-            "prompt_tokens": params.prompt_tokens,
-            "new_tokens": params.new_tokens,
-            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         }
 
 
