@@ -108,6 +108,9 @@ class _Run:
     def do(self, planned: PlannedStep) -> None:
         """Take a Step's result from the Store, or make it."""
         artifact = self.store.find(planned.digest)
+        for warning in self.store.warnings:
+            self.emit("note", planned.name, text=warning)
+        self.store.warnings.clear()
         if artifact is None:
             with self.store.lock(planned.digest, lambda pid: self.emit("step-waiting", planned.name, pid=pid)):
                 artifact = self.store.find(planned.digest)
@@ -119,9 +122,6 @@ class _Run:
 
     def make(self, planned: PlannedStep) -> Artifact:
         """Run a Step and put its result into the Store."""
-        for warning in self.store.warnings:
-            self.emit("note", planned.name, text=warning)
-        self.store.warnings.clear()
         self.emit("step-started", planned.name, type=planned.step.type, device=planned.host.device)
         for note in planned.notes:
             self.emit("note", planned.name, text=note)
@@ -145,7 +145,9 @@ class _Run:
             )
             answer = self.ask(planned, request, fresh=not is_pass)
             if is_pass and not any(staging.path.iterdir()):
-                raise StepError(f"{planned.name} ended well but made no files", why="the pass is at fault")
+                raise StepError(
+                    f"{planned.name} ended well but made no files", where=planned.where, why="the pass is at fault"
+                )
             if not is_pass:
                 text = json.dumps(answer.metrics, indent=2, ensure_ascii=False)
                 (staging.path / "metrics.json").write_text(text + "\n", encoding="utf-8")

@@ -62,7 +62,7 @@ def translate(raw: dict[str, Any]) -> Translated:
                 ("evaluators",),
                 "evaluators of this dialect are not available yet",
                 "their metrics measure tensors, not what a language model answers",
-                "write the file in the canonical form with accuracy, perplexity, speed or size, or remove engine.evaluator",
+                "write the file in the canonical form with accuracy, perplexity, speed or size",
             )
         else:
             into.note(("evaluators",), "has no effect: no engine.evaluator names one")
@@ -336,8 +336,8 @@ def _process(old: _Layered, target: KeyPath, into: Translated) -> None:
         return found[0]
 
     kind = move("dataset_type") or "corpus"
-    for key in ("text_cols", "text_template", "chat_template", "message_col", "max_samples", "random_seed", "random_retries",
-                "stride", "drop_short_sequences"):  # fmt: skip
+    for key in ("text_cols", "text_template", "chat_template", "message_col", "max_samples", "random_seed",
+                "random_retries", "stride", "drop_short_sequences"):  # fmt: skip
         move(key)
     strategy = move("corpus_strategy", "strategy") or move("strategy")
     if strategy is None:
@@ -455,7 +455,7 @@ def _lora(kind: str, inner: Old, target: KeyPath, old: Old, into: Translated) ->
         into.put((*target, "torch_dtype"), "auto")
         into.note(
             old.path,
-            "no torch_dtype: Olive took bfloat16; here `auto` takes bfloat16 where the hardware multiplies it, else float32",
+            "no torch_dtype: Olive took bfloat16; `auto` takes it where the hardware multiplies it, else float32",
         )
     if "lora_dropout" not in inner:
         into.put((*target, "lora_dropout"), 0.0)
