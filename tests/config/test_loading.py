@@ -70,18 +70,18 @@ def test_a_valid_file_loads_with_absolute_paths(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "said"),
     [
-        ("    r: 16", "    lora_r: 16", 12, ["`lora_r` is not a key of LoRA", "did you mean r?", "passes.lora.lora_r"]),
+        ("    r: 16", "    lora_r: 16", 12, ["`lora_r` is not a key of LoRA", "Did you mean r?", "passes.lora.lora_r"]),
         ("    r: 16", "    r: sixty", 12, ["'sixty', a text", "whole number"]),
         ("    r: 16", "    r: 0", 12, ["at least 1"]),
         ("type: lora", "type: loar", 11, ["no pass 'loar'", "LoRA"]),
-        ("train_data_config: train", "train_data_config: trian", 13, ["'trian'", "did you mean train?"]),
+        ("train_data_config: train", "train_data_config: trian", 13, ["'trian'", "Did you mean train?"]),
         ("precision: int4", "precision: int5", 16, ["int5", "int4"]),
         ("type: size", "type: sise", 20, ["no metric 'sise'", "size"]),
-        ("evaluator: tone", "evaluator: tune", 22, ["did you mean tone?"]),
-        ("host: here", "host: there", 23, ["did you mean here?"]),
-        ("output_dir: out", "outptu_dir: out", 24, ["outptu_dir", "did you mean output_dir?"]),
-        ("device: cpu", "device: cpus", 8, ["'cpus'", "did you mean cpu?"]),
-        ("passes:", "pases:", 9, ["`pases`", "did you mean passes?"]),
+        ("evaluator: tone", "evaluator: tune", 22, ["Did you mean tone?"]),
+        ("host: here", "host: there", 23, ["Did you mean here?"]),
+        ("output_dir: out", "outptu_dir: out", 24, ["outptu_dir", "Did you mean output_dir?"]),
+        ("device: cpu", "device: cpus", 8, ["'cpus'", "Did you mean cpu?"]),
+        ("passes:", "pases:", 9, ["`pases`", "Did you mean passes?"]),
         ("version: 1", "version: 7", 1, ["version"]),
         ("name: train", "name: tra-in", 5, ["tra-in"]),
     ],
@@ -128,7 +128,7 @@ def test_overrides_set_values_and_are_named_when_they_are_wrong(tmp_path: Path) 
         ("passes.lora.rr=8", "--set, passes.lora.rr"),
         ("passes.lora.r.x=8", "no object"),
         ("nonsense", "no override"),
-        ("data_configs.tran.split=x", "name one of train"),
+        ("data_configs.tran.split=x", "Name one of train"),
     ):
         with pytest.raises(ConfigError) as caught:
             load(file, overrides=[wrong])

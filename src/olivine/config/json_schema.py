@@ -1,0 +1,61 @@
+"""The JSON Schema (2020-12) of a configuration file, for editors: flat, with every pass's and metric's parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from olivine.config.schema import MetricConfig, PassConfig, Workflow
+from olivine.config.writing import SCHEMA_URL
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the schema. A pass or metric is checked against the parameters of the type that it names."""
+    from olivine.evaluate import registry as metrics
+    from olivine.passes import registry as passes
+
+    schema = Workflow.model_json_schema()
+    definitions: dict[str, Any] = schema["$defs"]
+    definitions["PassConfig"] = _by_type(PassConfig, _types(passes), definitions)
+    definitions["MetricConfig"] = _by_type(MetricConfig, _types(metrics), definitions)
+    schema["properties"]["$schema"] = {"type": "string", "description": "Where this schema is, for editors."}
+    return {"$schema": DRAFT, "$id": SCHEMA_URL, "title": "Olivine workflow"} | {
+        key: value for key, value in schema.items() if key != "title"
+    }
+
+
+def _types(registry: Any) -> list[Any]:
+    return [found for name in registry.names() if (found := registry.find(name)) is not None]
+
+
+def _by_type(node: type[BaseModel], types: list[Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return one schema per type, chosen by ``type``, with the parameters beside it."""
+    own = {key: value for key, value in node.model_json_schema()["properties"].items() if key not in ("params", "type")}
+    branches = []
+    for found in types:
+        inner = found.params_type.model_json_schema()
+        definitions.update(inner.pop("$defs", {}))
+        name = f"{found.type}{'Pass' if node is PassConfig else 'Metric'}"
+        definitions[name] = {
+            "type": "object",
+            "description": found.summary,
+            "properties": {"type": {"const": found.type}, **own, **inner.get("properties", {})},
+            "required": ["type", *inner.get("required", [])],
+            "additionalProperties": False,
+        }
+        branches.append(
+            {
+                "if": {"properties": {"type": {"const": found.type}}, "required": ["type"]},
+                "then": {"$ref": f"#/$defs/{name}"},
+            }
+        )
+    return {
+        "type": "object",
+        "description": node.__doc__.split(":")[0] if node.__doc__ else "",
+        "properties": {"type": {"enum": [found.type for found in types]}},
+        "required": ["type"],
+        "allOf": branches,
+    }
