@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from built_models import build_genai, genai_of
 
-from olivine.errors import StepError
+from olivine.errors import ModelError, StepError
 from olivine.models.checkpoint import read_checkpoint
 from olivine.models.genai import GenaiModel
 from olivine.passes.base import Accelerator, Format, ModelFacts, Pass, PlanContext
@@ -139,11 +139,12 @@ def test_parameters_reach_the_graph(pico_model: Path, tmp_path: Path) -> None:
 
 
 def test_extra_options_reach_the_builder(pico_model: Path, tmp_path: Path) -> None:
-    options = {"num_hidden_layers": 1, "fuse_qkv": False}
+    options = {"num_hidden_layers": 1, "prune_lm_head": True}
     build_genai(pico_model, tmp_path / "out", precision="fp32", extra_options=options)
     nodes = list(onnx_nodes(tmp_path / "out"))
     assert sum(node.op_type == "GroupQueryAttention" for node in nodes) == 1
-    assert any("q_proj/MatMul" in node.name and "qkv" not in node.name for node in nodes)
+    with pytest.raises(ModelError, match="prune_lm_head"):
+        list(GenaiModel(tmp_path / "out", CPU).logits([5, 6, 7]))
 
 
 def test_hidden_states_are_an_output_when_asked_for(pico_model: Path, tmp_path: Path) -> None:
