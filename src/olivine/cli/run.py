@@ -43,7 +43,7 @@ def config_of(arguments: argparse.Namespace) -> str:
     if len(given) != 1:
         raise ConfigError(
             "no configuration was given" if not given else "two configurations were given",
-            remedy="olivine run --config olive-config.json",
+            remedy="`olivine run --config olive-config.json`",
         )
     return str(given[0])
 

@@ -372,7 +372,7 @@ def _pyarrow() -> Any:
     except ModuleNotFoundError as error:
         raise UnavailableError(
             "reading Parquet and Arrow files needs pyarrow, which is not installed",
-            remedy="pip install 'olivine[finetune]', or use JSON Lines",
+            remedy="`pip install 'olivine[finetune]'`, or use JSON Lines",
         ) from error
     return pyarrow
 

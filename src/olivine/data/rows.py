@@ -364,7 +364,7 @@ def _load_from_hub(config: DataConfig) -> Any:
     except ModuleNotFoundError as error:
         raise UnavailableError(
             "data sets from the hub need the package datasets, which is not installed",
-            remedy="pip install 'olivine[finetune]'",
+            remedy="`pip install 'olivine[finetune]'`",
         ) from error
     name = str(config.data_name)
     try:

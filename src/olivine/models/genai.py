@@ -51,7 +51,7 @@ class GenaiModel(TextModel):
             import onnxruntime_genai as og
         except ImportError as error:
             raise UnavailableError(
-                f"running a GenAI model needs onnxruntime-genai: {error}", remedy="pip install 'olivine[cpu]'"
+                f"running a GenAI model needs onnxruntime-genai: {error}", remedy="`pip install 'olivine[cpu]'`"
             ) from None
         disable_telemetry()
         provider = PROVIDERS.get(target.execution_provider)

@@ -80,7 +80,7 @@ def fetch(model_path: str, revision: str | None = None, *, code: bool = False) -
     except ModuleNotFoundError:
         raise UnavailableError(
             f"downloading {model_path} needs huggingface_hub, which is not installed",
-            remedy="pip install 'olivine[torch]', or give a folder on this machine",
+            remedy="`pip install 'olivine[torch]'`, or give a folder on this machine",
         ) from None
     asked, local = _asked(model_path, revision), _otherwise(model_path)
     try:

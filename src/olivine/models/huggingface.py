@@ -39,7 +39,7 @@ class HfModel(TextModel):
             from transformers import AutoModelForCausalLM, AutoTokenizer
         except ImportError as error:
             raise UnavailableError(
-                f"running a checkpoint needs torch and transformers: {error}", remedy="pip install 'olivine[torch]'"
+                f"running a checkpoint needs torch and transformers: {error}", remedy="`pip install 'olivine[torch]'`"
             ) from None
         checkpoint = read_checkpoint(path)
         self.path = path

@@ -19,7 +19,7 @@ def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Any:
         from transformers import AutoTokenizer
     except ImportError as error:
         raise UnavailableError(
-            f"tokenising needs transformers: {error}", remedy="pip install 'olivine[torch]'"
+            f"tokenising needs transformers: {error}", remedy="`pip install 'olivine[torch]'`"
         ) from None
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)

@@ -131,7 +131,7 @@ class RunContext:
         inputs: folders by name: ``model`` is the model that enters; for a ``peft`` model also ``base``, its checkpoint.
         input_format: format of ``model``.
         output: an existing empty folder; what the pass leaves there becomes the artifact, if it returns.
-        checkpoint: a folder that outlives a killed worker; the same Step finds what it left there. Removed after success.
+        checkpoint: a folder that outlives a killed worker; the same Step finds what it left there. Gone after success.
         data: the data configs that the parameters name (every parameter that ends in ``data_config``), paths absolute.
         host: where this runs.
         target: where the model ships to.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from olivine.config.schema import DataConfig, System, Workflow
 from olivine.errors import ConfigError, Location, OlivineError, PlanError, Problem, UnavailableError
 from olivine.evaluate import registry as metric_registry
+from olivine.evaluate.base import Metric
 from olivine.hardware.machine import Machine, execution_providers, this_machine
 from olivine.hardware.placement import check_host, place
 from olivine.passes import registry as pass_registry
@@ -154,6 +155,7 @@ class _Planner:
         self.steps: list[PlannedStep] = []
         self.surveys: dict[str, Survey] = {}
         self.identities: dict[str, Any] = {}
+        self.checked: set[str] = set()
         engine = self.workflow.engine
         self.target = self._place(engine.target, "engine.target")
         self.providers = execution_providers()
@@ -272,13 +274,12 @@ class _Planner:
         context = PlanContext(facts, host, self.target, self.machine.has_bf16(host.device))
         params, notes = pass_type.resolve(params, context)
         for problem in pass_type.check(params, context):
-            key = problem.where.path if problem.where else None
-            self._problem(
-                replace(problem, where=self.loaded.locate(f"passes.{name}.{key}" if key else f"passes.{name}"))
-            )
+            self._problem(self._placed(problem, f"passes.{name}"))
         self.unavailable += check_host(host, self.machine, self.loaded.locate("engine.host"))
         self.unavailable += check_requirements(pass_type.requires, f"the pass {pass_type.type}", where)
         data = {key: self.workflow.data_config(value) for key, value in data_references(params).items()}
+        for each in data.values():
+            self._check_data(each)
         sources = {"model": model} | ({"base": base} if base is not None else {})
         values = params.model_dump(mode="json")
         step = Step(
@@ -339,24 +340,29 @@ class _Planner:
 
     # Data -----------------------------------------------------------------------------------------------------------
 
+    def _check_data(self, config: DataConfig) -> None:
+        """Check a data config and its rows, once."""
+        if config.name in self.checked:
+            return
+        self.checked.add(config.name)
+        from olivine.data.rows import find_problems
+
+        try:
+            found = find_problems(config)
+        except OlivineError as error:
+            self._error(error, self.loaded.locate(f"data_configs.{config.name}"))
+            return
+        for problem in found:
+            self._problem(self._placed(problem, f"data_configs.{config.name}"))
+
     def _identify(self, config: DataConfig) -> Any:
-        """Check a data config, survey its rows, and return what identifies its content and use in a digest."""
+        """Survey the rows of a data config, and return what identifies its content and use in a digest."""
         if config.name in self.identities:
             return self.identities[config.name]
-        from olivine.data.rows import data_files, find_problems, survey
+        from olivine.data.rows import data_files, survey
 
-        where = self.loaded.locate(f"data_configs.{config.name}")
         identity: Any = None
         try:
-            for problem in find_problems(config):
-                key = problem.where.path if problem.where and problem.where.path else None
-                in_file = problem.where is not None and problem.where.file is not None
-                place = (
-                    problem.where
-                    if in_file
-                    else self.loaded.locate(f"data_configs.{config.name}" + (f".{key}" if key else ""))
-                )
-                self._problem(replace(problem, where=place))
             self.surveys[config.name] = survey(config)
             how = config.model_dump(mode="json", exclude={"name", "data_files"})
             files = data_files(config)
@@ -369,7 +375,7 @@ class _Planner:
                 content = None  # a hub data set: identified by its name and revision in the config
             identity = {"content": content, "config": how}
         except OlivineError as error:
-            self._error(error, where)
+            self._error(error, self.loaded.locate(f"data_configs.{config.name}"))
         self.identities[config.name] = identity
         return identity
 
@@ -380,7 +386,9 @@ class _Planner:
     ) -> None:
         """Plan the measuring of ``model`` with ``evaluator``, on the target, in a fresh process."""
         where = self.loaded.locate(f"evaluators.{evaluator}")
-        metrics, data, libraries, version = [], {}, set[str](), 0
+        metrics: list[dict[str, Any]] = []
+        data: dict[str, DataConfig] = {}
+        libraries, version = set[str](), 0
         machine = None
         if facts.format is Format.PEFT:
             self._problem(
@@ -405,9 +413,13 @@ class _Planner:
             self.unavailable += check_requirements(
                 metric_type.requires.get(facts.format, ()), f"measuring {config.type} on a {facts.format} model", place
             )
-            references = data_references(params)
-            for key, value in references.items():
-                data[f"{index}.{key}"] = self.workflow.data_config(value)
+            own = {key: self.workflow.data_config(value) for key, value in data_references(params).items()}
+            data |= {f"{index}.{key}": each for key, each in own.items()}
+            if metric_type.check.__func__ is Metric.check.__func__:  # type: ignore[attr-defined]
+                for each in own.values():
+                    self._check_data(each)
+            for problem in metric_type.check(params, own):
+                self._problem(self._placed(problem, f"evaluators.{evaluator}.metrics.{index}"))
             metrics.append(
                 {
                     "index": index,
@@ -496,6 +508,13 @@ class _Planner:
             problem = check_writable(path)
             if problem is not None:
                 self._problem(replace(problem, where=self.loaded.locate(key)))
+
+    def _placed(self, problem: Problem, path: str) -> Problem:
+        """Put a key's place in the configuration in front; a place in a data file stays as it is."""
+        if problem.where is not None and problem.where.file is not None:
+            return problem
+        key = problem.where.path if problem.where is not None else None
+        return replace(problem, where=self.loaded.locate(f"{path}.{key}" if key else path))
 
     def _problem(self, problem: Problem) -> None:
         if problem not in self.problems:

@@ -44,7 +44,7 @@ def check_requirements(requirements: Iterable[Requirement], subject: str, where:
                 Problem(
                     f"{subject} needs {requirement.distribution.replace('|', ' or ')}, which is not installed",
                     where,
-                    remedy=f"pip install 'olivine[{requirement.extra}]'",
+                    remedy=f"`pip install 'olivine[{requirement.extra}]'`",
                 )
             )
             continue
@@ -55,7 +55,7 @@ def check_requirements(requirements: Iterable[Requirement], subject: str, where:
                     f"{subject} was tested with {name} {requirement.versions}, and {installed} is installed",
                     where,
                     "other versions are known or likely to fail after the training rather than before it",
-                    f"pip install '{name}{requirement.versions}'",
+                    f"`pip install '{name}{requirement.versions}'`",
                 )
             )
     return problems

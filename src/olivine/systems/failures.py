@@ -79,7 +79,7 @@ _TABLE: tuple[_Known, ...] = (
         _named("ModuleNotFoundError"),
         "{step} needs a package that is not installed: {error}",
         "",
-        "pip install 'olivine[all]'",
+        "`pip install 'olivine[all]'`",
         EXIT_UNAVAILABLE,
     ),
 )
