@@ -148,13 +148,15 @@ def progress_text(data: dict[str, Any], eta: Eta) -> str:
 def ending(event: Event) -> str:
     """Return how a Step went: its time, peak memory and the numbers it reported."""
     data = event.data
-    values = {
-        key: value for key, value in flat(data["metrics"]).items() if "." not in key or event.data["type"] == "evaluate"
-    }
+    values = headlines(data["metrics"]) if data["type"] == "evaluate" else flat(data["metrics"])
     shown = "".join(f", {key} {number(value)}" for key, value in list(values.items())[:4])
     if event.event == "step-cached":
         return f"in the cache{shown}"
     return f"{duration(data['seconds'])}, peak {memory(data['peak_memory'])}{shown}"
+
+
+HEADLINES = frozenset({"decode_tokens_per_s", "prefill_tokens_per_s", "ttft_ms"})
+"""Values beside a metric's main one that the summary shows; ``metrics.json`` has them all."""
 
 
 def closing(data: dict[str, Any]) -> list[str]:
@@ -162,10 +164,9 @@ def closing(data: dict[str, Any]) -> list[str]:
     rows = [("model", data["output_dir"]), ("format", data["format"])]
     if data["size_bytes"]:
         rows.append(("size", size(data["size_bytes"])))
-    measured = data["metrics"]
-    values = {which: flat(found) for which, found in measured.items()}
+    values = {which: headlines(found) for which, found in data["metrics"].items()}
     for key in dict.fromkeys(key for found in values.values() for key in found):
-        if key in ("size.bytes", "size"):
+        if key.startswith("size"):
             continue
         final = values.get("final", {}).get(key)
         before = values.get("input", {}).get(key)
@@ -176,3 +177,14 @@ def closing(data: dict[str, Any]) -> list[str]:
     rows.append(("time", duration(data["seconds"])))
     width = max(len(key) for key, _ in rows)
     return [f"{key:<{width}}  {value}" for key, value in rows]
+
+
+def headlines(metrics: dict[str, Any]) -> dict[str, float]:
+    """Return of each metric its main value, which is its first, and those that :data:`HEADLINES` names."""
+    found: dict[str, float] = {}
+    for name, values in metrics.items():
+        numbers = flat({name: values})
+        for index, (key, value) in enumerate(numbers.items()):
+            if index == 0 or key.rpartition(".")[2] in HEADLINES:
+                found[key] = value
+    return found
