@@ -63,7 +63,12 @@ def check_names(key: str, given: str | Sequence[str] | None, modules: Mapping[st
     return found
 
 
+def layer_number(name: str) -> int | None:
+    """Return the number of the layer that the module ``name`` lies in, if it lies in one."""
+    found = re.search(r"\.(\d+)(\.|$)", name)
+    return int(found[1]) if found else None
+
+
 def layer_count(modules: Iterable[str]) -> int:
     """Return one more than the highest layer number in the names."""
-    numbers = [int(number) for name in modules for number in re.findall(r"\.(\d+)\.", f"{name}.")]
-    return max(numbers, default=-1) + 1
+    return max((number for name in modules if (number := layer_number(name)) is not None), default=-1) + 1
