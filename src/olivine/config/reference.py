@@ -90,7 +90,8 @@ def _value(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    return f"`{_cell(repr(value) if isinstance(value, str) else str(value))}`"
+    plain = isinstance(value, str) and value.isprintable() and value.strip() == value != ""
+    return f"`{_cell(value if plain else repr(value))}`"
 
 
 def _type(annotation: Any) -> str:

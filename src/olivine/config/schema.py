@@ -27,10 +27,6 @@ class LoadKwargs(Node):
     """Whether code that comes with the model may run. Also needs ``--trust-remote-code`` on the command line."""
     revision: str | None = None
     """Commit, tag or branch of a hub model. Pin a commit to be reproducible."""
-    torch_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Number format to load in; ``auto`` takes what suits the hardware."""
-    attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = None
-    """Attention kernel; ``None`` lets transformers choose."""
 
 
 class InputModel(Node):
@@ -193,7 +189,7 @@ class Engine(Node):
     output_dir: str = "models"
     """Where the final model is put."""
     log_severity_level: int = Field(default=1, ge=0, le=4)
-    """What goes to the run's log file: 0 everything, 4 only fatal errors."""
+    """How much of what libraries log goes to the run's log file: 0 everything, 4 only fatal errors."""
 
 
 class Workflow(Node):
@@ -208,12 +204,17 @@ class Workflow(Node):
     workflow_id: str = "default_workflow"
     """A name for the run."""
     input_model: InputModel
+    """The model that goes in."""
     data_configs: list[DataConfig] = Field(default_factory=list)
+    """Data that passes and metrics refer to by name."""
     systems: dict[str, System] = Field(default_factory=dict)
+    """Places to run on or to ship to, by name."""
     passes: dict[str, PassConfig] = Field(default_factory=dict)
     """Passes in the order they run."""
     evaluators: dict[str, Evaluator] = Field(default_factory=dict)
+    """Sets of metrics, by name."""
     engine: Engine = Engine()
+    """How it runs and where results go."""
 
     def data_config(self, name: str) -> DataConfig:
         """Return the data config called ``name``.

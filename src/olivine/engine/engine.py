@@ -142,6 +142,7 @@ class _Run:
                 host={"device": planned.host.device, "execution_provider": planned.host.execution_provider},
                 target={"device": planned.target.device, "execution_provider": planned.target.execution_provider},
                 trust_remote_code=self.plan.trust_remote_code,
+                log_level=10 * (self.plan.workflow.engine.log_severity_level + 1),
             )
             answer = self.ask(planned, request, fresh=not is_pass)
             if is_pass and not any(staging.path.iterdir()):

@@ -30,6 +30,7 @@ class StepRequest:
         host: device and execution provider it runs on.
         target: device and execution provider the model ships to.
         trust_remote_code: whether code that comes with the model may run.
+        log_level: what of the libraries' logging goes to ``log``, in the numbers of Python's logging.
     """
 
     name: str
@@ -45,6 +46,7 @@ class StepRequest:
     host: dict[str, str]
     target: dict[str, str]
     trust_remote_code: bool = False
+    log_level: int = 20
 
     def as_json(self) -> dict[str, Any]:
         """Return the request as a JSON object."""

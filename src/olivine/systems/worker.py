@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import sys
@@ -39,6 +40,7 @@ def serve() -> int:
         request = requests.get()
         if request.get("stop"):
             return 0
+        logging.basicConfig(level=request["log_level"], force=True)
         with _output_into(Path(request["log"])):
             _serve_one(request, answers)
 

@@ -125,14 +125,23 @@ def _load_kwargs(old: Old, into: Translated) -> None:
     target = ("input_model", "load_kwargs")
     extra = old.child("extra_args")
     for source in (old, extra):
-        for key in ("trust_remote_code", "revision", "torch_dtype", "attn_implementation"):
+        for key in ("trust_remote_code", "revision"):
             for value, path in source.take_if(key):
                 into.put((*target, key), value, path)
                 if key == "trust_remote_code" and value:
                     into.note(
                         path, "is not enough on its own: --trust-remote-code on the command line allows it for a run"
                     )
-        for key in ("device_map", "max_memory", "low_cpu_mem_usage", "use_cache", "token", "use_auth_token"):
+        for key in (
+            "torch_dtype",
+            "attn_implementation",
+            "device_map",
+            "max_memory",
+            "low_cpu_mem_usage",
+            "use_cache",
+            "token",
+            "use_auth_token",
+        ):
             source.ignore(key, "each pass decides how it loads the model")
         for key in ("quantization_method", "quantization_config"):
             for _, path in source.take_if(key):
