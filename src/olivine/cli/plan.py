@@ -96,9 +96,13 @@ def _lines(plan: Plan) -> list[str]:
 def _details(step: PlannedStep) -> list[str]:
     lines = []
     for name, survey in step.surveys.items():
+        if survey.rows is None:
+            lines.append(f"data {name}: {'; '.join(survey.notes)}")
+            continue
         rows = f"{survey.rows} rows" if survey.exact else f"about {survey.rows} rows"
         files = ", ".join(str(file) for file in survey.files[:3]) + (" ..." if len(survey.files) > 3 else "")
         lines.append(f"data {name}: {rows}, columns {', '.join(survey.columns)}" + (f"; {files}" if files else ""))
+        lines += [f"note: {note}" for note in survey.notes]
     if step.step.kind == "evaluate":
         lines.append("metrics: " + ", ".join(metric["name"] for metric in step.step.params["metrics"]))
     lines += [f"note: {note}" for note in step.notes]

@@ -59,11 +59,22 @@ class Row:
         return Location(file=self.file, line=self.line)
 
 
+@dataclass(frozen=True)
+class Unreadable(Problem):
+    """The rest of a file cannot be read: never skipped, as it is not known how many rows would be lost."""
+
+
 @dataclass
 class Meter:
-    """How much of the files on disk has been read, in bytes; readers update it as they go."""
+    """How much of the files on disk has been read, in bytes; readers update it as they go.
+
+    Attributes:
+        bytes: in all files so far.
+        within: in the present file, if its reader takes in more at a time than it has yielded.
+    """
 
     bytes: int = 0
+    within: int | None = None
 
 
 def format_of(path: Path) -> str | None:
@@ -95,14 +106,15 @@ def read_file(
             reader = _read_parquet if format_name == "parquet" else _read_arrow
             yield from reader(path)
         else:
+            meter.within = None
             with path.open("rb") as raw:
                 # The position in the compressed file is what compares with its size.
                 unpacked: Any = gzip.GzipFile(fileobj=raw) if path.suffix.lower() == ".gz" else raw
-                for record in _read_lines(path, format_name, unpacked, limit_bytes):
-                    meter.bytes = before + raw.tell()
+                for record in _read_lines(path, format_name, unpacked, limit_bytes, meter):
+                    meter.bytes = before + (raw.tell() if meter.within is None else meter.within)
                     yield record
     except (OSError, EOFError, zlib.error) as error:
-        yield Problem(
+        yield Unreadable(
             f"the file cannot be read: {_reason(error)}",
             Location(file=str(path)),
             remedy="check that it is complete and that you may read it",
@@ -130,12 +142,14 @@ def read_table(table: Any, file: str, first: int) -> Iterator[Row]:
 # Text formats ---------------------------------------------------------------------------------------------------------
 
 
-def _read_lines(path: Path, format_name: str, raw: IO[bytes], limit_bytes: int | None) -> Iterator[Row | Problem]:
+def _read_lines(
+    path: Path, format_name: str, raw: IO[bytes], limit_bytes: int | None, meter: Meter
+) -> Iterator[Row | Problem]:
     if format_name == "csv":
         return _read_csv(path, raw)
     if format_name == "text":
         return _read_text(path, raw)
-    return _read_json(path, raw, limit_bytes)
+    return _read_json(path, raw, limit_bytes, meter)
 
 
 def _read_text(path: Path, raw: IO[bytes]) -> Iterator[Row | Problem]:
@@ -147,7 +161,7 @@ def _read_text(path: Path, raw: IO[bytes]) -> Iterator[Row | Problem]:
             yield Row({"text": text}, str(path), number)
 
 
-def _read_json(path: Path, raw: IO[bytes], limit_bytes: int | None) -> Iterator[Row | Problem]:
+def _read_json(path: Path, raw: IO[bytes], limit_bytes: int | None, meter: Meter) -> Iterator[Row | Problem]:
     """Read one array of objects, or JSON Lines; which of them the first character tells, not the suffix."""
     lines = _lines(raw)
     for number, line in lines:
@@ -157,10 +171,11 @@ def _read_json(path: Path, raw: IO[bytes], limit_bytes: int | None) -> Iterator[
             head = b"\n" * (number - 1) + line + b"\n"
             rest = raw.read() if limit_bytes is None else raw.read(limit_bytes)
             truncated = limit_bytes is not None and len(rest) == limit_bytes and bool(raw.read(1))
-            yield from _read_array(path, head + rest, truncated)
+            packed = path.suffix.lower() == ".gz"
+            yield from _read_array(path, head + rest, truncated, None if packed else meter)
             return
         if line.strip() == b"{":
-            yield Problem(
+            yield Unreadable(
                 "a JSON object is spread over several lines",
                 Location(file=str(path), line=number),
                 remedy="write each row on one line, or make the file one array: [{...}, {...}]",
@@ -193,7 +208,7 @@ def _object(value: Any, where: Location) -> Row | Problem:
     return Problem(f"a row has to be a JSON object, but this is {kind(value)}", where)
 
 
-def _read_array(path: Path, content: bytes, truncated: bool) -> Iterator[Row | Problem]:
+def _read_array(path: Path, content: bytes, truncated: bool, meter: Meter | None) -> Iterator[Row | Problem]:
     """Yield the elements of a JSON array one by one, each with the line it begins on."""
     try:
         text = content.removeprefix(_BOM).decode("utf-8")
@@ -201,7 +216,8 @@ def _read_array(path: Path, content: bytes, truncated: bool) -> Iterator[Row | P
         if truncated and error.start >= len(content) - 4:
             text = content[: error.start].removeprefix(_BOM).decode("utf-8")
         else:
-            yield _not_utf8(error, path, content.count(b"\n", 0, error.start) + 1)
+            fault = _not_utf8(error, path, content.count(b"\n", 0, error.start) + 1)
+            yield Unreadable(fault.what, fault.where, "the rest of the array cannot be read", fault.remedy)
             return
     decoder = json.JSONDecoder()
     position = _skip_space(text, text.index("[") + 1)
@@ -216,15 +232,17 @@ def _read_array(path: Path, content: bytes, truncated: bool) -> Iterator[Row | P
             value, position = decoder.raw_decode(text, position)
         except json.JSONDecodeError as error:
             if not truncated:
-                yield Problem(
+                yield Unreadable(
                     f"broken JSON: {error.msg} at column {error.colno}",
                     Location(file=str(path), line=error.lineno),
                     "the rest of the array cannot be read",
                 )
             return
         except (ValueError, RecursionError) as error:
-            yield Problem(f"broken JSON: {_reason(error)}", where, "the rest of the array cannot be read")
+            yield Unreadable(f"broken JSON: {_reason(error)}", where, "the rest of the array cannot be read")
             return
+        if meter is not None:
+            meter.within = len(content) * position // len(text)
         yield _object(value, where)
         position = _skip_space(text, position)
         follows = text[position : position + 1]
@@ -236,7 +254,7 @@ def _read_array(path: Path, content: bytes, truncated: bool) -> Iterator[Row | P
             if not truncated:
                 found = f"{follows!r} instead" if follows else "the end of the file"
                 line += text.count("\n", counted, position)
-                yield Problem(
+                yield Unreadable(
                     f"broken JSON: ',' or ']' has to follow an element of the array, but there is {found}",
                     Location(file=str(path), line=line),
                     "the rest of the array cannot be read",
@@ -245,7 +263,7 @@ def _read_array(path: Path, content: bytes, truncated: bool) -> Iterator[Row | P
     position = _skip_space(text, position + 1)
     if position < len(text):
         line += text.count("\n", counted, position)
-        yield Problem("there is something after the end of the array", Location(file=str(path), line=line))
+        yield Unreadable("there is something after the end of the array", Location(file=str(path), line=line))
 
 
 def _skip_space(text: str, position: int) -> int:
@@ -282,10 +300,12 @@ def _read_csv(path: Path, raw: IO[bytes]) -> Iterator[Row | Problem]:
             yield Problem(f"broken CSV: {error}", where)
             continue
         if undecodable:
-            yield undecodable[0][1]
+            fault = undecodable[0][1]
             undecodable.clear()
             if header is None:
+                yield Unreadable(fault.what, fault.where, "it is in the header", fault.remedy)
                 return
+            yield fault
             continue
         if not cells:
             continue
@@ -293,7 +313,7 @@ def _read_csv(path: Path, raw: IO[bytes]) -> Iterator[Row | Problem]:
             header = [name.strip() for name in cells]
             twice = sorted({name for name in header if header.count(name) > 1})
             if twice:
-                yield Problem(f"the header names a column twice: {', '.join(map(repr, twice))}", where)
+                yield Unreadable(f"the header names a column twice: {', '.join(map(repr, twice))}", where)
                 return
             continue
         if len(cells) != len(header):
@@ -341,7 +361,7 @@ def _read_parquet(path: Path) -> Iterator[Row | Problem]:
                 yield from read_table(batch, str(path), number)
                 number += batch.num_rows
     except pyarrow.ArrowException as error:
-        yield Problem(f"this is no sound Parquet file: {_reason(error)}", Location(file=str(path)))
+        yield Unreadable(f"this is no sound Parquet file: {_reason(error)}", Location(file=str(path)))
 
 
 def _read_arrow(path: Path) -> Iterator[Row | Problem]:
@@ -363,7 +383,7 @@ def _read_arrow(path: Path) -> Iterator[Row | Problem]:
                     yield from read_table(part, str(path), number)
                     number += part.num_rows
     except pyarrow.ArrowException as error:
-        yield Problem(f"this is no sound Arrow file: {_reason(error)}", Location(file=str(path)))
+        yield Unreadable(f"this is no sound Arrow file: {_reason(error)}", Location(file=str(path)))
 
 
 def _pyarrow() -> Any:

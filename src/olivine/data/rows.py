@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from olivine.config.schema import DataConfig
-from olivine.data.formats import Meter, Row, count_rows, read_file, read_table
+from olivine.data.formats import Meter, Row, Unreadable, count_rows, read_file, read_table
 from olivine.data.sequences import check_config
 from olivine.data.sources import Slice, Source, data_files, find_source, nearest, parse_split
 from olivine.data.templates import problem_in, shape_of
@@ -89,17 +89,13 @@ def read_rows(config: DataConfig, *, columns: Collection[str] | None = None) -> 
     """
     source = find_source(config)
     sift = _Sift(config, columns)
-    rows = [row for row in map(sift, _records(config, source)) if row is not None]
+    rows = [row for row in map(sift, _records(config, source, sift)) if row is not None]
     bad = sift.bad_rows()
     problems = sift.absent_columns()
     if not problems:
-        if bad and config.on_bad_row == "error":
-            problems = _shown(bad)
-        elif not rows:
-            problems = [_no_rows(config, source, bad)]
+        problems = _to_tell(bad, config) or ([] if rows else [_no_rows(config, source, bad)])
     if problems:
         raise DataError(problems)
-    rows = rows[: config.max_rows]
     notes = list(source.notes)
     if bad:
         notes.append(_left_out(bad))
@@ -115,13 +111,13 @@ def iter_rows(config: DataConfig, *, columns: Collection[str] | None = None) -> 
     source = find_source(config)
     sift = _Sift(config, columns)
     empty = True
-    for record in _records(config, source):
+    for record in _records(config, source, sift):
         row = sift(record)
         if row is not None:
             empty = False
             yield row
-        elif config.on_bad_row == "error":
-            raise DataError(_shown(sift.bad_rows(all_columns=True)))
+        elif faults := _to_tell(sift.bad_rows(all_columns=True), config):
+            raise DataError(faults)
     if empty:
         raise DataError(sift.absent_columns() or [_no_rows(config, source, sift.bad_rows())])
 
@@ -130,12 +126,12 @@ def survey(config: DataConfig, limit_bytes: int = 64 << 20, *, columns: Collecti
     """Look at the data without a heavy import and without the network.
 
     Files of up to ``limit_bytes`` together are read whole, of larger ones the beginning; then the number of rows is an
-    estimate. Asking again for files that have not changed costs nothing.
+    estimate. Asking again for files that have not changed costs nothing. A used column that no row has is a problem,
+    but does not make the rows fewer.
 
     Raises:
         DataError: files, folder or split are not there.
         UnavailableError: pyarrow is missing, or the hub is switched off and the data set is not on this machine.
-        ConfigError: a template cannot be read.
     """
     source = find_source(config)
     if source.kind == "hub":
@@ -143,6 +139,11 @@ def survey(config: DataConfig, limit_bytes: int = 64 << 20, *, columns: Collecti
         return Survey((), None, False, (), notes=(f"{config.data_name} is read from the hub when the run gets there",))
     state = tuple((str(file), status.st_size, status.st_mtime_ns) for file, status in _stats(source))
     used = None if columns is None else tuple(columns)
+    if used is None:
+        try:
+            shape_of(config)
+        except OlivineError:
+            used = ()  # what is wrong with the config is for find_problems to say; its rows can still be counted
     return _survey(config.model_dump_json(), limit_bytes, used, state)
 
 
@@ -165,25 +166,16 @@ def find_problems(
     Raises:
         UnavailableError: as :func:`survey`.
     """
-    problems = check_config(config)
-    templates_are_sound = True
+    problems = [problem for problem in check_config(config) if not (problem.where and problem.where.path == "split")]
     try:
-        shape_of(config)
-    except OlivineError:
-        templates_are_sound = columns is not None
-    if templates_are_sound and not any(problem.where and problem.where.path == "split" for problem in problems):
-        try:
-            found = survey(config, limit_bytes, columns=columns)
-        except DataError as error:
-            problems += error.problems
-        else:
-            rows_are_bad = config.on_bad_row == "error" or any(not _is_row(each) for each in found.problems)
-            if found.problems and rows_are_bad:
-                problems += _shown(
-                    [each for each in found.problems if config.on_bad_row == "error" or not _is_row(each)]
-                )
-            elif found.rows == 0:
-                problems.append(_no_rows(config, find_source(config), list(found.problems)))
+        found = survey(config, limit_bytes, columns=columns)
+    except DataError as error:
+        problems += error.problems
+    else:
+        faults = _to_tell(list(found.problems), config)
+        problems += faults
+        if not faults and found.rows == 0:
+            problems.append(_no_rows(config, find_source(config), list(found.problems)))
     return [_placed(problem, where) for problem in problems]
 
 
@@ -247,20 +239,25 @@ class _Sift:
 
 
 def _records(
-    config: DataConfig, source: Source, *, meter: Meter | None = None, limit_bytes: int | None = None
+    config: DataConfig,
+    source: Source,
+    sift: _Sift,
+    *,
+    meter: Meter | None = None,
+    limit_bytes: int | None = None,
 ) -> Iterator[Row | Problem]:
-    """Yield the records of the slice; with ``limit_bytes`` from the beginning, whatever the slice.
+    """Yield the records of the slice, until ``sift`` has seen ``max_rows`` good ones.
 
-    Stops after ``max_rows`` good-looking ones when nothing can be wrong with the rows but their columns.
+    With ``limit_bytes`` they are those from the beginning, whatever the slice.
     """
     if source.kind == "hub":
-        return _hub_records(config)
+        return _limited(_hub_records(config), config, sift)
     everything = itertools.chain.from_iterable(
         read_file(file, format_name, meter=meter, limit_bytes=limit_bytes) for file, format_name in source.files
     )
     if limit_bytes is not None:
         return everything
-    return _limited(_sliced(everything, source, parse_split(config.split)), config)
+    return _limited(_sliced(everything, source, parse_split(config.split)), config, sift)
 
 
 def _sliced(records: Iterator[Row | Problem], source: Source, chosen: Slice) -> Iterator[Row | Problem]:
@@ -272,19 +269,12 @@ def _sliced(records: Iterator[Row | Problem], source: Source, chosen: Slice) -> 
     return itertools.islice(records, chosen.start, None if chosen.stop is None else max(chosen.stop, chosen.start or 0))
 
 
-def _limited(records: Iterator[Row | Problem], config: DataConfig) -> Iterator[Row | Problem]:
+def _limited(records: Iterator[Row | Problem], config: DataConfig, sift: _Sift) -> Iterator[Row | Problem]:
     """End after ``max_rows`` rows that are good, so that what follows is neither read nor found fault with."""
-    if config.max_rows is None:
-        yield from records
-        return
-    used = shape_of(config)
-    good = 0
     for record in records:
         yield record
-        if isinstance(record, Row) and problem_in(record, used.columns, chat=used.chat) is None:
-            good += 1
-            if good >= config.max_rows:
-                return
+        if config.max_rows is not None and sift.good >= config.max_rows:
+            return
 
 
 @lru_cache(maxsize=16)
@@ -299,21 +289,21 @@ def _survey(config_json: str, limit_bytes: int, columns: tuple[str, ...] | None,
     sift = _Sift(config, columns)
     first: list[Row] = []
     ended = True
-    for record in _records(config, source, meter=meter, limit_bytes=None if whole else limit_bytes):
+    for record in _records(config, source, sift, meter=meter, limit_bytes=None if whole else limit_bytes):
         row = sift(record)
         if row is not None and len(first) < _FIRST:
             first.append(row)
         if not whole and meter.bytes > limit_bytes:
             ended = False
             break
-        if config.max_rows is not None and sift.good >= config.max_rows and parse_split(config.split).is_whole:
-            break
     bad = sift.bad_rows()
     problems = [*sift.absent_columns(), *bad]
     notes = list(source.notes)
     if bad and config.on_bad_row == "skip":
         notes.append(_left_out(bad))
-    rows, exact = sift.good, True
+    if not first and sift.first is not None:
+        first.append(sift.first)
+    rows, exact = min(sift.count - len(bad), config.max_rows or sift.count), True
     if not whole:
         rows, exact = _estimate(config, source, sift, meter, size, ended)
         notes.append(f"{size >> 20} MiB of data: only the first {limit_bytes >> 20} MiB were looked at")
@@ -330,8 +320,8 @@ def _estimate(
         exact = ended and meter.bytes >= size
         total = sift.count if exact else round(sift.count * size / max(meter.bytes, 1))
     start, stop = parse_split(config.split).bounds(total)
-    share = sift.good / sift.count if sift.count else 1.0
-    rows = round((stop - start) * share)
+    share = len(sift.bad_rows()) / sift.count if sift.count else 0.0
+    rows = round((stop - start) * (1 - share))
     if config.max_rows is not None and rows > config.max_rows:
         return config.max_rows, True
     return rows, exact
@@ -414,8 +404,10 @@ def _unreachable(name: str, why: str) -> UnavailableError:
 # Words ----------------------------------------------------------------------------------------------------------------
 
 
-def _shown(bad: list[Problem]) -> list[Problem]:
-    """Return the first problems, and how many there are in all."""
+def _to_tell(bad: list[Problem], config: DataConfig) -> list[Problem]:
+    """Return what has to be told of ``bad``: the first problems, and how many there are in all."""
+    if config.on_bad_row == "skip":
+        bad = [problem for problem in bad if not _is_row(problem)]
     if len(bad) == 1:
         only = bad[0]
         return [only if only.remedy or not _is_row(only) else replace(only, remedy=SKIP_REMEDY)]
@@ -431,7 +423,8 @@ def _shown(bad: list[Problem]) -> list[Problem]:
 
 
 def _is_row(problem: Problem) -> bool:
-    return problem.where is not None and problem.where.line is not None
+    """Whether the problem is that of one row, which may be skipped, and not of a file or a column."""
+    return not isinstance(problem, Unreadable) and problem.where is not None and problem.where.line is not None
 
 
 def _left_out(bad: list[Problem]) -> str:

@@ -238,6 +238,10 @@ class _Builder:
         )
         return Sequences(self.ids, self.labels, lengths, report)
 
+    def stopped(self) -> None:
+        """Note that there would have been more."""
+        self.notes.append(f"max_samples: {_count(len(self.ids), 'sequence')} made, the rest of the rows left out")
+
     def _explain(self) -> None:
         if self.empty:
             self.notes.append(f"{_count(self.empty, 'row')} without any text left out")
@@ -265,39 +269,44 @@ class _Builder:
         ids: list[int] = []
         labels: list[int] = []
         done = 0  # tokens of the stream before ``ids``
-        starts: list[int] = []
-        for row in self.encode(self.rows):
-            if starts:
+        spans: list[tuple[int, int]] = []
+        kept: list[tuple[int, int]] = []
+
+        def take(length: int) -> None:
+            nonlocal done
+            if self.keep(ids[:length], labels[:length]):
+                kept.append((done, done + length))
+            del ids[:length], labels[:length]
+            done += length
+
+        rows = self.encode(self.rows)
+        for row in rows:
+            if spans:
                 ids += joiner.ids
                 labels += joiner.labels
-            starts.append(done + len(ids))
+            begin = done + len(ids)
+            spans.append((begin, begin + len(row.ids)))
             ids += row.ids
             labels += row.labels
-            cut = 0
-            while len(ids) - cut >= self.length and not self.full:
-                self.keep(ids[cut : cut + self.length], labels[cut : cut + self.length])
-                cut += self.length
-            if cut:
-                del ids[:cut], labels[:cut]
-                done += cut
+            while len(ids) >= self.length and not self.full:
+                take(self.length)
             if self.full:
                 break
-        if ids and not self.full:
-            if self.config.last_block == "keep":
-                if self.keep(ids, labels):
-                    done += len(ids)
-            else:
-                self.dropped += len(ids)
-                self.notes.append(f"the last block of {_count(len(ids), 'token')} is dropped (last_block: drop)")
-                if not self.ids and not done:
-                    raise DataError(
-                        f"the data set is shorter than one block: {len(ids)} of {self.length} tokens",
-                        why="last_block: drop leaves nothing of it",
-                        remedy=f"set last_block: keep, or max_seq_len to {len(ids)} or less",
-                    )
-        elif self.full:
-            self.notes.append(f"max_samples: {_count(len(self.ids), 'sequence')} made, the rest of the rows left out")
-        self.rows_used = bisect_left(starts, done)
+        if self.full:
+            if ids or next(rows, None) is not None:
+                self.stopped()
+        elif ids and self.config.last_block == "keep":
+            take(len(ids))
+        elif ids:
+            if not done:
+                raise DataError(
+                    f"the data set is shorter than one block: {len(ids)} of {self.length} tokens",
+                    why="last_block: drop leaves nothing of it",
+                    remedy=f"set last_block: keep, or max_seq_len to {len(ids)} or less",
+                )
+            self.dropped += len(ids)
+            self.notes.append(f"the last block of {_count(len(ids), 'token')} is dropped (last_block: drop)")
+        self.rows_used = _touched(spans, kept)
 
     def join_random(self) -> None:
         """Begin each block at a row drawn at random and go on with the rows after it, at the end with the first."""
@@ -341,12 +350,13 @@ class _Builder:
         joiner = self.joiner()
         ids: list[int] = []
         labels: list[int] = []
-        starts: list[int] = []
+        spans: list[tuple[int, int]] = []
+        kept: list[tuple[int, int]] = []
         for row in self.encode(self.rows):
-            if starts:
+            if spans:
                 ids += joiner.ids
                 labels += joiner.labels
-            starts.append(len(ids))
+            spans.append((len(ids), len(ids) + len(row.ids)))
             ids += row.ids
             labels += row.labels
         assert self.config.stride is not None
@@ -357,13 +367,14 @@ class _Builder:
                 break
             seen = overlap if start else 0
             window = labels[start : start + self.length]
-            self.keep(ids[start : start + self.length], [IGNORED] * min(seen, len(window)) + window[seen:])
-            covered = start + self.length
+            covered = min(start + self.length, len(ids))
+            if self.keep(ids[start:covered], [IGNORED] * min(seen, len(window)) + window[seen:]):
+                kept.append((start, covered))
         if covered < len(ids):
-            self.notes.append(f"max_samples: {_count(len(self.ids), 'sequence')} made, the rest of the rows left out")
+            self.stopped()
         if self.config.stride < self.length:
             self.dropped = 0  # a window left out holds what others hold too, or what is in no loss
-        self.rows_used = bisect_left(starts, covered)
+        self.rows_used = _touched(spans, kept)
 
     def line_by_line(self) -> None:
         for row in self.encode(self.rows):
@@ -378,22 +389,24 @@ class _Builder:
         config = self.config
         assert config.max_samples is not None
         rows = self.encode([self.rows[index] for index in self.draw()])
+        draws = 1 + (config.random_retries if config.drop_short_sequences else 0)
         exhausted = False
-        while not self.full and not exhausted:
-            for _ in range(1 + (config.random_retries if config.drop_short_sequences else 0)):
+        missed = 0
+        for _ in range(config.max_samples):
+            taken = False
+            for _ in range(draws):
                 row = next(rows, None)
-                if row is None:
-                    exhausted = True
+                exhausted = row is None
+                taken = row is not None and self.line(row)
+                if taken or exhausted:
                     break
-                if self.line(row):
-                    break
-            else:
-                if config.drop_short_sequences:
-                    self.notes.append(
-                        f"after random_retries ({config.random_retries}) no row of {self.length} tokens or more was "
-                        "drawn; no more were tried"
-                    )
-                    break
+            if exhausted:
+                break
+            missed += not taken
+        if missed:
+            self.notes.append(
+                f"{_count(missed, 'sample')} not made: no usable row in {_count(draws, 'draw')} (random_retries)"
+            )
         if exhausted:
             self.notes.append(
                 f"{len(self.ids)} of max_samples {config.max_samples} sequences: there are no more rows to draw"
@@ -529,7 +542,7 @@ class _Lookup:
 
     def __getitem__(self, index: int) -> _Encoded | None:
         if index not in self.known:
-            wanted = [i for i in range(index, min(index + 64, len(self.builder.rows))) if i not in self.known]
+            wanted = [i for i in range(index, min(index + 16, len(self.builder.rows))) if i not in self.known]
             rows = [self.builder.rows[i] for i in wanted]
             self.known.update(zip(wanted, self.builder.encode_all(rows), strict=True))
         return self.known[index]
@@ -556,6 +569,16 @@ def _by_offsets(offsets: Sequence[tuple[int, int]], start: int, stop: int, end: 
     first = bisect_right(offsets, start, key=lambda span: span[1])
     last = len(offsets) if stop == end else bisect_left(offsets, stop, key=lambda span: span[0])
     return first, max(first, last)
+
+
+def _touched(spans: Sequence[tuple[int, int]], kept: Sequence[tuple[int, int]]) -> int:
+    """Return how many of ``spans`` have something in common with one of ``kept``; both rise."""
+    ends = [end for _, end in kept]
+    count = 0
+    for start, end in spans:
+        at = bisect_right(ends, start)
+        count += at < len(kept) and kept[at][0] < end
+    return count
 
 
 def _count(number: int, noun: str) -> str:

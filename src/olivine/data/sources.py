@@ -83,14 +83,14 @@ def parse_split(split: str) -> Slice:
     match = _SPLIT.fullmatch(split.replace(" ", ""))
     if match is None:
         raise DataError(
-            f"{split!r} is no split",
+            f"split: {split!r} is no split",
             remedy="write the split's name and, if you like, a slice: train[:70%], train[100:]",
         )
     bounds = (match["start"], match["stop"])
     percent = any(bound is not None and bound.endswith("%") for bound in bounds)
     start, stop = (None if bound is None else int(bound.rstrip("%")) for bound in bounds)
     if percent and any(bound is not None and abs(bound) > 100 for bound in (start, stop)):
-        raise DataError(f"{split!r} asks for more than 100 %")
+        raise DataError(f"split: {split!r} asks for more than 100 %")
     return Slice(match["name"], start, stop, percent)
 
 
