@@ -117,9 +117,7 @@ class PlanContext:
 class Progress(Protocol):
     """Receives what a running pass reports. Calls are cheap and may be frequent."""
 
-    def __call__(
-        self, done: float, total: float | None, *, unit: str = "", message: str = "", **values: float
-    ) -> None:
+    def __call__(self, done: float, total: float | None, *, unit: str = "", message: str = "", **values: float) -> None:
         """Report that ``done`` of ``total`` ``unit``s are done, with current values such as ``loss=1.2``."""
 
 

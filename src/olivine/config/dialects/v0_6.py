@@ -271,16 +271,16 @@ def _data_config(old: Old, key: str | None, target: KeyPath, into: Translated) -
     component = {
         part: components.child(part) for part in ("load_dataset", "pre_process_data", "post_process_data", "dataloader")
     }
-    load = _parameters(old, "load_dataset_config", kwargs.child("load_dataset"), component["load_dataset"])
+    load = _parameters(old, "load_dataset_config", kwargs.child("load_dataset"), flat, component["load_dataset"])
     process = _parameters(
-        old, "pre_process_data_config", kwargs.child("pre_process_data"), component["pre_process_data"]
+        old, "pre_process_data_config", kwargs.child("pre_process_data"), flat, component["pre_process_data"]
     )
     for part in ("post_process_data", "dataloader"):
         kwargs.ignore(part, "training_args and the metrics say it")
         component[part].rest()
         old.ignore(f"{part}_config", "training_args and the metrics say it")
-    _load(_Layered([*load, flat]), target, into)
-    _process(_Layered([*process, flat]), target, into)
+    _load(_Layered(load), target, into)
+    _process(_Layered(process), target, into)
     for each in ("task", "model_name", "batch_size"):
         flat.ignore(each, "the model and training_args say it")
     for layer in (*load, *process, *component.values(), flat, kwargs, components):
@@ -288,14 +288,14 @@ def _data_config(old: Old, key: str | None, target: KeyPath, into: Translated) -
     old.finish("a data config")
 
 
-def _parameters(old: Old, key: str, first: Old, last: Old) -> list[Old]:
+def _parameters(old: Old, key: str, kwargs: Old, flat: Old, component: Old) -> list[Old]:
     """Return the layers that hold a component's parameters, the strongest first."""
     config = old.child(key)
     config.take("type")
     nested = config.child("params")
-    last.take("type")
-    last.take("name")
-    return [first, nested, config, last.child("params"), last]
+    component.take("type")
+    component.take("name")
+    return [kwargs, nested, config, flat, component.child("params"), component]
 
 
 class _Layered:
