@@ -182,6 +182,7 @@ class _Planner:
             )
         output_dir = Path(engine.output_dir)
         self._check_folders(output_dir)
+        self.unavailable = list(dict.fromkeys(self.unavailable))
         if self.problems:
             raise PlanError(self.problems + self.unavailable)
         if self.unavailable:
