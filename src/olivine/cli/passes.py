@@ -45,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _as_json(found: Any) -> dict[str, Any]:
+    from olivine.config.docstrings import documented_schema
+
     return {
         "type": found.type,
         "summary": found.summary,
@@ -52,22 +54,25 @@ def _as_json(found: Any) -> dict[str, Any]:
         "accepts": sorted(found.accepts),
         "produces": str(found.produces),
         "requires": [requirement.distribution for requirement in found.requires],
-        "parameters": found.params_type.model_json_schema(),
+        "parameters": documented_schema(found.params_type),
     }
 
 
 def _sheet(found: Any) -> list[str]:
     """Return a pass as a page of text, made from its docstring and its parameters."""
+    from olivine.config.docstrings import field_docs
+
     lines = [found.type, "=" * len(found.type), "", inspect.getdoc(found) or found.summary, ""]
     lines += [f"takes {'/'.join(sorted(found.accepts))}, gives {found.produces}"]
     if found.reference_url:
         lines.append(f"after {found.reference_url}")
     lines += ["", "parameters:"]
+    docs = field_docs(found.params_type)
     for name, field in found.params_type.model_fields.items():
         default = "required" if field.is_required() else f"default {field.get_default(call_default_factory=True)!r}"
         lines.append(f"  {name} ({default})")
-        if field.description:
+        if name in docs:
             lines += textwrap.wrap(
-                " ".join(field.description.split()), 110, initial_indent="      ", subsequent_indent="      "
+                " ".join(docs[name].split()), 110, initial_indent="      ", subsequent_indent="      "
             )
     return lines

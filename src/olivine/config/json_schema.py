@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from olivine.config.docstrings import documented_schema
 from olivine.config.schema import MetricConfig, PassConfig, Workflow
 from olivine.config.writing import SCHEMA_URL
 
@@ -17,7 +18,7 @@ def json_schema() -> dict[str, Any]:
     from olivine.evaluate import registry as metrics
     from olivine.passes import registry as passes
 
-    schema = Workflow.model_json_schema()
+    schema = documented_schema(Workflow)
     definitions: dict[str, Any] = schema["$defs"]
     definitions["PassConfig"] = _by_type(PassConfig, _types(passes), definitions)
     definitions["MetricConfig"] = _by_type(MetricConfig, _types(metrics), definitions)
@@ -33,10 +34,10 @@ def _types(registry: Any) -> list[Any]:
 
 def _by_type(node: type[BaseModel], types: list[Any], definitions: dict[str, Any]) -> dict[str, Any]:
     """Return one schema per type, chosen by ``type``, with the parameters beside it."""
-    own = {key: value for key, value in node.model_json_schema()["properties"].items() if key not in ("params", "type")}
+    own = {key: value for key, value in documented_schema(node)["properties"].items() if key not in ("params", "type")}
     branches = []
     for found in types:
-        inner = found.params_type.model_json_schema()
+        inner = documented_schema(found.params_type)
         definitions.update(inner.pop("$defs", {}))
         name = f"{found.type}{'Pass' if node is PassConfig else 'Metric'}"
         definitions[name] = {

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from olivine.config.docstrings import field_docs
 from olivine.config.schema import (
     DataConfig,
     Engine,
@@ -74,13 +75,14 @@ def _section(title: str, lead: str, model: type[BaseModel], skip: tuple[str, ...
     fields = {name: field for name, field in model.model_fields.items() if name not in skip}
     if fields:
         rows += ["| key | type | default | what |", "|---|---|---|---|"]
-        rows += [_row(name, field) for name, field in fields.items()]
+        docs = field_docs(model)
+        rows += [_row(name, field, docs.get(name, "")) for name, field in fields.items()]
     return "\n".join(rows) + "\n"
 
 
-def _row(name: str, field: FieldInfo) -> str:
+def _row(name: str, field: FieldInfo, text: str) -> str:
     default = "required" if field.is_required() else _value(field.get_default(call_default_factory=True))
-    return f"| `{name}` | {_type(field.annotation)} | {default} | {_cell(field.description or '')} |"
+    return f"| `{name}` | {_type(field.annotation)} | {default} | {_cell(text)} |"
 
 
 def _value(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 import typing
 from collections.abc import Iterable
@@ -40,6 +39,8 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
     known = list(known)
     if FORMER.get(given) in known:
         return FORMER[given]
+    import difflib  # only after a mistake
+
     folded = {name.lower(): name for name in known}
     found = difflib.get_close_matches(given.lower(), list(folded), n=1, cutoff=0.6)
     return folded[found[0]] if found else None

@@ -42,7 +42,7 @@ class Format(StrEnum):
 class Params(BaseModel):
     """Base of a pass's parameters. A field's docstring is its documentation: what it does, what it costs."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 ParamsT = TypeVar("ParamsT", bound=Params)

@@ -1,12 +1,13 @@
 """The tests that every pass inherits, built in or not.
 
-A plug-in author subclasses :class:`PassConformance`, gives the fixtures, and runs pytest. The tests need real inputs, so
-give the smallest model that the pass takes. Each test that runs the pass takes as long as the pass does; keep
+A plug-in author subclasses :class:`PassConformance`, gives the fixtures, and runs pytest. The tests need real inputs,
+so give the smallest model that the pass takes. Each test that runs the pass takes as long as the pass does; keep
 ``params`` to a few steps.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import ValidationError
 
+from olivine.config.docstrings import field_docs
 from olivine.config.schema import DataConfig
 from olivine.hardware.machine import this_machine
 from olivine.models.checkpoint import detect_format, read_checkpoint
@@ -86,7 +88,7 @@ class PassConformance:
     @pytest.fixture
     def resolved(self, pass_type: type[Pass[Any]], params: dict[str, Any], plan_context: PlanContext) -> Params:
         """The parameters as the plan hands them to the worker."""
-        found, _ = pass_type.resolve(pass_type.params_type.model_validate(params), plan_context)
+        found: Params = pass_type.resolve(pass_type.params_type.model_validate(params), plan_context)[0]
         return found
 
     @pytest.fixture
@@ -117,7 +119,9 @@ class PassConformance:
         assert isinstance(pass_type.produces, Format)
         assert pass_type.version >= 1
         assert not pass_type.own_base or pass_type.produces is Format.PEFT
-        undocumented = [name for name, field in pass_type.params_type.model_fields.items() if not field.description]
+        undocumented = [
+            name for name in pass_type.params_type.model_fields if name not in field_docs(pass_type.params_type)
+        ]
         assert not undocumented
 
     def test_importing_its_module_is_cheap(self, pass_type: type[Pass[Any]]) -> None:
@@ -206,10 +210,8 @@ class PassConformance:
                 raise Interrupted
 
         # A pass that reports no progress cannot be caught in the middle: then it runs to its end, and again.
-        try:
+        with contextlib.suppress(Interrupted):
             run_pass(pass_type, resolved, inputs, tmp_path, data=data, host=host, target=target, progress=die)
-        except Interrupted:
-            pass
         (tmp_path / "output").rename(tmp_path / "left-behind")
         run_pass(pass_type, resolved, inputs, tmp_path, data=data, host=host, target=target)
         assert content_digests(tmp_path / "output") == content_digests(reference[0])

@@ -61,7 +61,9 @@ def check_requirements(requirements: Iterable[Requirement], subject: str, where:
     return problems
 
 
+@cache
 def _within(installed: str, specifier: str) -> bool:
+    """Return whether a version is in a range."""
     from packaging.specifiers import SpecifierSet
 
     return SpecifierSet(specifier).contains(installed, prereleases=True)

@@ -63,8 +63,7 @@ class AdapterPass(Pass[AdapterParamsT]):
             notes.append(SLOW_BF16)
         if on_gpu:
             arguments.setdefault("optim", cls.default_optimiser_on_gpu)
-        elif arguments.get("optim") in training_arguments.ON_CPU:
-            twin = training_arguments.ON_CPU[arguments["optim"]]
+        elif (twin := training_arguments.ON_CPU.get(str(arguments.get("optim")))) is not None:
             notes.append(f"the optimiser {arguments['optim']} needs a GPU: {twin} is used")
             arguments["optim"] = twin
         has_evaluation = params.eval_data_config is not None or params.eval_dataset_size is not None

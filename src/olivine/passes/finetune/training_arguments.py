@@ -246,7 +246,12 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def _is_above(value: Any, bound: float) -> bool:
+    return isinstance(value, int | float) and value > bound
+
+
 def _would_train_nothing(arguments: Mapping[str, Any]) -> list[Problem]:
+    """Return what is wrong with the numbers; their types have been checked."""
     found = []
     steps = arguments.get("max_steps", -1)
     if steps == 0:
@@ -258,20 +263,21 @@ def _would_train_nothing(arguments: Mapping[str, Any]) -> list[Problem]:
                 "give a number of steps, or leave it out to train by num_train_epochs",
             )
         )
-    if steps < 0 and arguments.get("num_train_epochs", DEFAULT_EPOCHS) <= 0:
+    epochs = arguments.get("num_train_epochs", DEFAULT_EPOCHS)
+    if not _is_above(steps, -1) and not _is_above(epochs, 0):
         found.append(
             Problem(
-                f"num_train_epochs is {arguments['num_train_epochs']}",
+                f"num_train_epochs is {epochs}",
                 Location(path="training_args.num_train_epochs"),
                 "nothing would be trained",
                 "give a positive number, or max_steps",
             )
         )
     for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-        if arguments.get(name, 1) < 1:
+        if not _is_above(arguments.get(name, 1), 0):
             what = f"{name} is {arguments[name]}, and must be 1 or more"
             found.append(Problem(what, Location(path=f"training_args.{name}")))
-    if arguments.get("learning_rate", 1.0) <= 0:
+    if not _is_above(arguments.get("learning_rate", 1.0), 0):
         found.append(
             Problem(
                 f"learning_rate is {arguments['learning_rate']}",
@@ -289,7 +295,7 @@ def with_defaults(arguments: Mapping[str, Any], *, on_gpu: bool) -> dict[str, An
     On a CPU memory is seldom what is short, and recomputing activations costs a quarter of the speed.
     """
     found = DEFAULTS | dict(arguments)
-    if found.get("max_steps", -1) < 0:
+    if not _is_above(found.get("max_steps"), -1):
         found.setdefault("num_train_epochs", DEFAULT_EPOCHS)
     if "activation_checkpointing" not in found:
         found.setdefault("gradient_checkpointing", on_gpu)
