@@ -177,9 +177,10 @@ def test_a_data_set_shorter_than_one_block_is_trained_on(pico_model: Path, tmp_p
 
 
 def test_rows_on_both_sides_are_reported(pico_model: Path, rows: DataConfig, tmp_path: Path) -> None:
+    from small_training import small_params
+
     from olivine.passes import registry
     from olivine.passes.conformance import run_pass
-    from small_training import small_params  # noqa: I001
 
     lora = registry.find("LoRA")
     assert lora is not None
