@@ -86,6 +86,8 @@ class _Parser(argparse.ArgumentParser):
 
 def _run_verb(verb: str, arguments: Sequence[str]) -> int:
     """Import the verb's module and run it."""
+    # Pydantic would look through every installed package for plug-ins of its own; none is of use here.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     module = importlib.import_module(f"olivine.cli.{verb}")
     parser = _Parser(
         prog=f"olivine {verb}",
