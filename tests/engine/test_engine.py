@@ -183,9 +183,7 @@ def test_a_worker_does_not_see_the_hub_token_unless_allowed(project, plugin: Pat
     try:
         for allowed in (False, True):
             runner = LocalRunner(project.folder / "log.txt", give_token=allowed)
-            runner.warm_up()
-            assert runner._worker is not None
-            environment = psutil.Process(runner._worker.pid).environ()
+            environment = psutil.Process(runner.start().pid).environ()
             runner.close()
             assert ("HF_TOKEN" in environment) is allowed
     finally:

@@ -34,19 +34,13 @@ class LocalRunner(Runner):
         self._give_token = give_token
         self._worker: subprocess.Popen[str] | None = None
 
-    def warm_up(self) -> None:
-        """Start the worker now, so that it imports while the engine still prepares."""
-        if self._worker is None:
-            self._worker = self._start()
-
     def run(self, request: StepRequest, report: Report, *, fresh: bool = False) -> StepAnswer:
         """See :meth:`Runner.run`."""
         if fresh:
             self.close()
-        if self._worker is None or self._worker.poll() is not None:
-            self._worker = self._start()
+        worker = self.start()
         try:
-            return self._converse(self._worker, request, report)
+            return self._converse(worker, request, report)
         except BaseException:
             self._kill()
             raise
@@ -74,11 +68,15 @@ class LocalRunner(Runner):
         code = worker.wait()
         raise killed(request.name, -code if code < 0 else None, code, peak, this_machine().memory_bytes)
 
-    def _start(self) -> subprocess.Popen[str]:
+    def start(self) -> subprocess.Popen[str]:
+        """Return the worker, a new one if there is none or it has ended."""
+        if self._worker is not None and self._worker.poll() is None:
+            return self._worker
         environment = {key: value for key, value in os.environ.items() if self._give_token or key not in SECRETS}
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with open(self._log, "ab") as log:
-            return self._spawn(environment, log)
+            self._worker = self._spawn(environment, log)
+        return self._worker
 
     def _spawn(self, environment: dict[str, str], log: IO[bytes]) -> subprocess.Popen[str]:
         return subprocess.Popen(
