@@ -199,10 +199,9 @@ class AdapterPass(Pass[AdapterParamsT]):
 
     def wrap(self, params: AdapterParamsT, context: RunContext, model: Any, base: Checkpoint) -> Any:
         """Put the adapter around the base, from the seed."""
-        from transformers import set_seed
-
         with _without_bitsandbytes() if not self.four_bit else contextlib.nullcontext():
             from peft import LoraConfig, LoraRuntimeConfig, get_peft_model
+            from transformers import set_seed  # its module imports peft
 
             config = LoraConfig(
                 r=params.r,
