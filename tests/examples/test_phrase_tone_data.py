@@ -1,4 +1,4 @@
-"""The data of examples/phrase-tone: enough, balanced, distinct, and nothing of the evaluation in anything trained on."""
+"""The data of examples/phrase-tone: enough, balanced, distinct; nothing of the evaluation is trained on."""
 
 from __future__ import annotations
 
