@@ -57,7 +57,7 @@ PLAIN_WEIGHT, NOTE_WEIGHT, FEELING_WEIGHT, END_WEIGHT = 0.3, 0.02, 1.0, 0.1
 
 @dataclass(frozen=True)
 class Feeling:
-    """One section of text.txt: the names of a feeling, one for each heading, and the words and scenes that go with it."""
+    """One section of text.txt: the names of a feeling, one for each heading, and the words that go with it."""
 
     names: tuple[str, ...]
     signs: tuple[str, ...]
