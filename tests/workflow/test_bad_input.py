@@ -37,6 +37,7 @@ def test_invalid_json_names_the_line(project) -> None:
         ("input_model.model_path", "./bass", ["bass", "input_model.model_path"]),
         ("data_configs.0.data_files", "trian.jsonl", ["trian.jsonl", "train.jsonl"]),
         ("data_configs.0.text_template", "{phrase} {tune}", ["tune", "tone"]),
+        ("data_configs.0.max_seq_len", 4096, ["4096", "512", "data_configs.0.max_seq_len"]),
         ("data_configs.0.strategy", "join-sliding-window", ["stride"]),
         ("data_configs.0.strategy", "join-random", ["max_samples", "random_seed"]),
         ("systems", {"here": {"type": "LokalSystem"}}, ["LokalSystem", "LocalSystem"]),

@@ -281,6 +281,7 @@ class _Planner:
         data = {key: self.workflow.data_config(value) for key, value in data_references(params).items()}
         for each in data.values():
             self._check_data(each)
+            self._check_lengths(each, facts)
         sources = {"model": model} | ({"base": base} if base is not None else {})
         values = params.model_dump(mode="json")
         step = Step(
@@ -355,6 +356,20 @@ class _Planner:
             return
         for problem in found:
             self._problem(self._placed(problem, f"data_configs.{config.name}"))
+
+    def _check_lengths(self, config: DataConfig, facts: ModelFacts) -> None:
+        """Refuse joined blocks that are longer than the model has positions for."""
+        limit = facts.config.get("max_position_embeddings")
+        if not config.strategy.startswith("join") or not isinstance(limit, int) or config.max_seq_len <= limit:
+            return
+        self._problem(
+            Problem(
+                f"blocks of {config.max_seq_len} tokens do not fit the model, which has positions for {limit}",
+                self.loaded.locate(f"data_configs.{config.name}.max_seq_len"),
+                "what lies beyond would be trained on positions that the model never saw",
+                f"set max_seq_len to at most {limit}",
+            )
+        )
 
     def _identify(self, config: DataConfig) -> Any:
         """Survey the rows of a data config, and return what identifies its content and use in a digest."""
