@@ -375,25 +375,17 @@ class _Planner:
         """Survey the rows of a data config, and return what identifies its content and use in a digest."""
         if config.name in self.identities:
             return self.identities[config.name]
-        from olivine.data.rows import data_files, survey
+        from olivine.data.identity import identity
+        from olivine.data.rows import survey
 
-        identity: Any = None
+        found: Any = None
         try:
             self.surveys[config.name] = survey(config)
-            how = config.model_dump(mode="json", exclude={"name", "data_files"})
-            files = data_files(config)
-            if files:
-                content: Any = [self.store.digest_file(file) for file in files]
-            elif config.data_name is not None and Path(config.data_name).is_dir():
-                content = self.store.digest_tree(Path(config.data_name))
-                how.pop("data_name")
-            else:
-                content = None  # a hub data set: identified by its name and revision in the config
-            identity = {"content": content, "config": how}
+            found = identity(config, self.store.digest_file, self.store.digest_tree)
         except OlivineError as error:
             self._error(error, self.loaded.locate(f"data_configs.{config.name}"))
-        self.identities[config.name] = identity
-        return identity
+        self.identities[config.name] = found
+        return found
 
     # Evaluation -----------------------------------------------------------------------------------------------------
 
