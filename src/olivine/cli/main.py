@@ -26,7 +26,7 @@ VERBS: dict[str, str] = {
     "evaluate": "measure models: accuracy, perplexity, speed, size",
     "cache": "list, explain, verify, and collect what earlier runs made",
     "passes": "list the passes, or show one with all its parameters",
-    "config": "print the JSON Schema of configurations",
+    "config": "check configurations, upgrade old ones, show what they mean",
 }
 HIDDEN = ("worker",)
 

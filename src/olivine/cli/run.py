@@ -10,6 +10,15 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what `run` and `plan` share: the configuration and its overrides."""
     parser.add_argument("config_file", nargs="?", metavar="CONFIG", help="workflow file, JSON or YAML, in any dialect")
     parser.add_argument("--config", "--run-config", dest="config", metavar="CONFIG", help="the same, as an option")
+    add_reading_arguments(parser)
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="let Python code that comes with the model run, for this run"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line for machines")
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every verb shares that reads a configuration."""
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -18,11 +27,11 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH=VALUE",
         help="override one value, e.g. --set passes.lora.r=16 (repeatable)",
     )
-    parser.add_argument("--dialect", help="read the file as this dialect (olivine-1, 0.6) instead of detecting it")
     parser.add_argument(
-        "--trust-remote-code", action="store_true", help="let Python code that comes with the model run, for this run"
+        "--dialect",
+        metavar="NAME",
+        help="read the file as written for this release of Olive (0.6.2), or as olivine-1, instead of detecting it",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object a line for machines")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -32,6 +32,8 @@ class Loaded:
         dialect: ``olivine-1`` or the Olive version (``0.6``) that it was written for.
         evidence: what in the file told the dialect.
         file: where it came from, if it was a file.
+        as_written: the same workflow with paths as they were written.
+        places: where everything in it stands in the file.
     """
 
     workflow: Workflow
@@ -39,11 +41,12 @@ class Loaded:
     dialect: str
     evidence: str
     file: Path | None
-    _places: Places = field(repr=False)
+    as_written: Workflow = field(repr=False)
+    places: Places = field(repr=False)
 
     def locate(self, path: str) -> Location:
         """Return where the user wrote what stands at ``path`` in the canonical form (``passes.lora.r``)."""
-        return self._places.locate(tuple(path.split(".")))
+        return self.places.locate(tuple(path.split(".")))
 
 
 @dataclass
@@ -157,7 +160,8 @@ def load(
         dialect=found.name,
         evidence=found.evidence,
         file=file,
-        _places=places,
+        as_written=workflow,
+        places=places,
     )
 
 
