@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ def plan(
     overrides: Sequence[str] = (),
     dialect: str | None = None,
     trust_remote_code: bool = False,
+    layout: str | None = None,
 ) -> Plan:
     """Work out what a run would do, without doing it.
 
@@ -28,13 +30,14 @@ def plan(
         overrides: ``"passes.lora.r=16"`` and the like.
         dialect: read it as this dialect instead of detecting it.
         trust_remote_code: let Python code that comes with the model run.
+        layout: lay out the output folder as a release of Olive did (:mod:`olivine.engine.layouts`).
 
     Raises:
         ConfigError: the configuration cannot be accepted; all problems at once.
         PlanError: the run could not work; all problems at once.
         UnavailableError: something needed is not on this machine.
     """
-    return prepare(config, overrides=overrides, dialect=dialect, trust_remote_code=trust_remote_code)[0]
+    return prepare(config, overrides=overrides, dialect=dialect, trust_remote_code=trust_remote_code, layout=layout)[0]
 
 
 def run(
@@ -43,6 +46,7 @@ def run(
     overrides: Sequence[str] = (),
     dialect: str | None = None,
     trust_remote_code: bool = False,
+    layout: str | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Result:
     """Run a workflow and return what came of it.
@@ -59,7 +63,9 @@ def run(
         >>> result = olivine.run("workflow.yaml", overrides=["passes.lora.r=16"])  # doctest: +SKIP
         >>> result.metrics["final"]["accuracy"]  # doctest: +SKIP
     """
-    made, store = prepare(config, overrides=overrides, dialect=dialect, trust_remote_code=trust_remote_code)
+    made, store = prepare(
+        config, overrides=overrides, dialect=dialect, trust_remote_code=trust_remote_code, layout=layout
+    )
     return run_plan(made, store, on_event or (lambda event: None))
 
 
@@ -69,11 +75,18 @@ def prepare(
     overrides: Sequence[str] = (),
     dialect: str | None = None,
     trust_remote_code: bool = False,
+    layout: str | None = None,
 ) -> tuple[Plan, Store]:
     """Load and plan, and return the plan with the Store it was made against."""
     from olivine.config import load
+    from olivine.config.availability import refuse_unavailable
 
+    if layout is not None:
+        from olivine.engine.layouts import named
+
+        layout = named(layout)
     source = dict(config) if isinstance(config, Mapping) else Path(config)
     loaded = load(source, overrides=overrides, dialect=dialect)
+    refuse_unavailable(loaded)
     store = Store(Path(loaded.workflow.engine.cache_dir))
-    return make_plan(loaded, store, trust_remote_code=trust_remote_code), store
+    return replace(make_plan(loaded, store, trust_remote_code=trust_remote_code), layout=layout), store

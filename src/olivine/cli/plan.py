@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         overrides=arguments.overrides,
         dialect=arguments.dialect,
         trust_remote_code=arguments.trust_remote_code,
+        layout=arguments.layout,
     )
     if arguments.json:
         print(json.dumps(as_json(plan), indent=2, ensure_ascii=False, default=str))
@@ -89,7 +90,7 @@ def _lines(plan: Plan) -> list[str]:
         kind = step.step.type if step.step.kind == "pass" else "measure"
         lines.append(f"{number}. {step.name:<{width}}  {kind}: {step.consumes} -> {step.produces}  [{state}]")
         lines += [f"     {line}" for line in _details(step)]
-    lines += ["", f"cache   {plan.cache_dir}", f"output  {plan.output_dir} ({plan.final_format})"]
+    lines += ["", f"cache   {plan.cache_dir}", f"output  {plan.model_dir} ({plan.final_format})"]
     return lines
 
 

@@ -14,6 +14,11 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="let Python code that comes with the model run, for this run"
     )
+    parser.add_argument(
+        "--layout",
+        metavar="NAME",
+        help="lay out the output folder as a release of Olive did: olive-0.6, olive-0.7, olive-0.8, olive-0.10",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line for machines")
 
 
@@ -73,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         overrides=arguments.overrides,
         dialect=arguments.dialect,
         trust_remote_code=arguments.trust_remote_code,
+        layout=arguments.layout,
     )
     with make_view(plan, as_json=arguments.json, stream=sys.stdout) as view:
         result = run_plan(plan, store, view)

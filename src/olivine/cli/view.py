@@ -161,7 +161,7 @@ HEADLINES = frozenset({"decode_tokens_per_s", "prefill_tokens_per_s", "ttft_ms"}
 
 def closing(data: dict[str, Any]) -> list[str]:
     """Return the summary of a run that succeeded."""
-    rows = [("model", data["output_dir"]), ("format", data["format"])]
+    rows = [("model", data["model_dir"]), ("format", data["format"])]
     if data["size_bytes"]:
         rows.append(("size", size(data["size_bytes"])))
     values = {which: headlines(found) for which, found in data["metrics"].items()}

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from olivine.config.parsing import KeyPath
+from olivine.config.placeholders import find_placeholders
 from olivine.config.schema import Workflow
 from olivine.errors import Problem, UnavailableError
 
 if TYPE_CHECKING:
     from olivine.config.loading import Loaded
-
-_PLACEHOLDER = re.compile(r"<{1,2}[A-Za-z][^<>]*>{1,2}|\{{1,2}[A-Za-z_]\w*\}{1,2}|\$\{[A-Za-z_]\w*\}")
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,7 @@ def unavailable(workflow: Workflow) -> list[Finding]:
     return [
         *_passes(workflow),
         *_systems(workflow),
-        *_placeholders(workflow.model_dump(mode="json", exclude_defaults=True), ()),
+        *_placeholders(workflow),
     ]
 
 
@@ -84,20 +81,9 @@ def _systems(workflow: Workflow) -> Iterator[Finding]:
             )
 
 
-def is_placeholder(value: Any) -> bool:
-    """Return whether a value is a field of a template that nobody has filled in (``<place_holder>``, ``{NAME}``)."""
-    return isinstance(value, str) and _PLACEHOLDER.fullmatch(value.strip()) is not None
-
-
-def _placeholders(value: Any, path: KeyPath) -> Iterator[Finding]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _placeholders(item, path if key == "params" else (*path, key))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _placeholders(item, (*path, index))
-    elif is_placeholder(value) and path[-1] not in ("text_template", "prompt_template", "completion_template"):
-        dotted = ".".join(str(part) for part in path)
+def _placeholders(workflow: Workflow) -> Iterator[Finding]:
+    for path, value in find_placeholders(workflow.model_dump(mode="json", exclude_defaults=True)):
+        dotted = ".".join(str(part) for part in path if part != "params")
         yield Finding(
             dotted,
             "placeholder",

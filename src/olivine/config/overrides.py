@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from olivine.errors import ConfigError, Location
 
 
@@ -19,6 +17,10 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: an override is not ``PATH=VALUE``, or leads through a value that is no object.
     """
+    if not overrides:
+        return []
+    import yaml
+
     changed = []
     for override in overrides:
         path, equals, text = override.partition("=")

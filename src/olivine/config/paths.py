@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from olivine.config.placeholders import is_placeholder
 from olivine.config.schema import DataConfig, Workflow
 
 FILE_FORMATS = frozenset({"json", "jsonl", "csv", "parquet", "text"})
@@ -23,6 +24,8 @@ def make_absolute(workflow: Workflow, base: Path, *, olive: bool) -> Workflow:
     out = here if olive else base
 
     def input_path(text: str) -> str:
+        if is_placeholder(text):
+            return text
         path = _expanded(text)
         if not olive or _exists(base / path) or not _exists(here / path):
             return str(_normal(base / path))

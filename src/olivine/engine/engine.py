@@ -249,6 +249,7 @@ class _Run:
             metrics=metrics,
             seconds=time.monotonic() - self.started,
             run_dir=self.run_dir,
+            model_dir=self.plan.model_dir,
         )
         changed = publish_final(self.plan, result, final, self.artifacts)
         self.emit("published", output_dir=str(self.plan.output_dir), changed=changed)

@@ -13,6 +13,7 @@ from olivine.engine.result import Result
 from olivine.planning.plan import Plan
 
 if TYPE_CHECKING:
+    from olivine.engine.layouts import OldOutput
     from olivine.store import Artifact
 
 STATUS = "status.json"
@@ -22,7 +23,7 @@ CARD = "model_card.md"
 
 
 def publish_final(plan: Plan, result: Result, final: Artifact | None, artifacts: Mapping[str, Artifact]) -> bool:
-    """Put the model and its papers into the output folder, whole or not at all.
+    """Put the model and its papers into the output folder, in the plan's layout, whole or not at all.
 
     Returns:
         Whether anything changed: a folder that already holds this very result is left alone.
@@ -51,23 +52,32 @@ def publish_final(plan: Plan, result: Result, final: Artifact | None, artifacts:
             for step in result.steps
         ],
     }
-    if _holds(plan.output_dir, identity, final):
+    old: OldOutput | None = None
+    if plan.layout is not None:
+        from olivine.engine.layouts import old_output
+
+        old = old_output(plan.layout, plan, result)
+        identity["layout"] = plan.layout
+    folder = f"{old.model}/" if old is not None and old.model else ""
+    if _holds(plan.output_dir, identity, final, folder):
         return False
     files: dict[str, Path | bytes] = {}
     if final is not None:
         for entry in final.manifest.files:
-            files[entry.path] = final.path / entry.path
+            files[folder + entry.path] = final.path / entry.path
     from olivine.config.writing import dump
 
     files[WORKFLOW] = dump(plan.workflow).encode()
     files[METRICS] = _json(result.metrics)
     files[CARD] = model_card(plan, result, artifacts).encode()
     files[STATUS] = _json(identity)
+    if old is not None:
+        files |= {name: content for name, content in old.papers.items() if name not in (STATUS, WORKFLOW, CARD)}
     publish(files, plan.output_dir)
     return True
 
 
-def _holds(output: Path, identity: Mapping[str, Any], final: Artifact | None) -> bool:
+def _holds(output: Path, identity: Mapping[str, Any], final: Artifact | None, folder: str) -> bool:
     """Return whether ``output`` holds this result already, every file of its size."""
     try:
         status = json.loads((output / STATUS).read_text(encoding="utf-8"))
@@ -79,7 +89,8 @@ def _holds(output: Path, identity: Mapping[str, Any], final: Artifact | None) ->
         return False
     entries = final.manifest.files if final is not None else ()
     return all(
-        (output / entry.path).is_file() and (output / entry.path).stat().st_size == entry.size for entry in entries
+        (output / folder / entry.path).is_file() and (output / folder / entry.path).stat().st_size == entry.size
+        for entry in entries
     )
 
 

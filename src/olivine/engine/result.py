@@ -44,6 +44,7 @@ class Result:
         metrics: measurements of the ``input`` and the ``final`` model, by metric.
         seconds: wall time of this run.
         run_dir: logs and events of this run.
+        model_dir: the folder of the model's files, where it is not ``output_dir`` itself.
         exit_code: the exit status that the command line returns.
     """
 
@@ -55,11 +56,13 @@ class Result:
     seconds: float
     run_dir: Path
     exit_code: int = EXIT_OK
+    model_dir: Path | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as JSON: the content of ``status.json``, but for what changes from run to run."""
         return {
             "output_dir": str(self.output_dir),
+            "model_dir": str(self.model_dir or self.output_dir),
             "format": self.format,
             "size_bytes": self.size,
             "seconds": round(self.seconds, 3),

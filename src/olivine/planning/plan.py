@@ -96,6 +96,7 @@ class Plan:
         cache_dir: the Store.
         output_dir: where the result goes.
         trust_remote_code: whether code that comes with the model may run.
+        layout: the release of Olive whose output folder is wanted (``olive-0.6``), if any.
     """
 
     workflow: Workflow
@@ -108,11 +109,21 @@ class Plan:
     dialect: str
     file: Path | None
     trust_remote_code: bool = False
+    layout: str | None = None
 
     @property
     def passes(self) -> tuple[PlannedStep, ...]:
         """The Steps that change the model."""
         return tuple(step for step in self.steps if step.step.kind == "pass")
+
+    @property
+    def model_dir(self) -> Path:
+        """The folder that gets the model's files: the output folder, or what the layout has in it."""
+        if self.layout is None:
+            return self.output_dir
+        from olivine.engine.layouts import model_folder
+
+        return self.output_dir / model_folder(self.layout, self)
 
     def evaluation(self, which: str) -> PlannedStep | None:
         """Return the evaluation of ``input`` or ``final``, if one is planned."""
