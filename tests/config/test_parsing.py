@@ -53,7 +53,7 @@ def test_every_key_in_yaml_has_its_line() -> None:
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
-        ('{\n "a": 1,\n,}', 3, "property name"),
+        ('{\n "a": 1,\n,}', 2, "two commas"),
         ('{\n "a": 1\n "b": 2}', 3, "delimiter"),
         ("{\n 'a': 1}", 2, "double quotes"),
         ('{"a": NaN}', None, "NaN"),

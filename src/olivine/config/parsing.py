@@ -311,6 +311,10 @@ def _parse_json(text: str, name: str) -> Any:
         hint = "mend the file there"
         if text[error.pos : error.pos + 1] == "'":
             hint = "JSON wants double quotes"
+        before = error.doc[: error.pos].rstrip()
+        if before.endswith(",") and text[error.pos : error.pos + 1] in ("}", "]"):
+            error = json.JSONDecodeError("two commas", text, len(before) - 1)
+            hint = "remove one"
         raise ConfigError(
             f"invalid JSON: {error.msg[0].lower()}{error.msg[1:]}{_shown(text, error.lineno, error.colno)}",
             where=Location(name, error.lineno),
