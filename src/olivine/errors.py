@@ -80,9 +80,28 @@ class OlivineError(Exception):
 
 
 class ConfigError(OlivineError):
-    """The configuration (or the command line) cannot be accepted. Holds *all* problems found, not the first."""
+    """The configuration (or the command line) cannot be accepted. Holds *all* problems found, not the first.
+
+    Attributes:
+        dialect: the dialect that the configuration was read as, if it came that far.
+        evidence: what in the file told it.
+    """
 
     exit_code = EXIT_INVALID
+
+    def __init__(
+        self,
+        problems: Problem | Sequence[Problem] | str,
+        *,
+        where: Location | None = None,
+        why: str = "",
+        remedy: str = "",
+        dialect: str | None = None,
+        evidence: str | None = None,
+    ) -> None:
+        super().__init__(problems, where=where, why=why, remedy=remedy)
+        self.dialect = dialect
+        self.evidence = evidence
 
 
 class PlanError(OlivineError):

@@ -92,9 +92,12 @@ def report_on(file: str, overrides: list[str], dialect: str | None, *, plan: boo
     try:
         loaded = load(Path(file), overrides=overrides, dialect=dialect)
     except ConfigError as error:
-        report |= {"exit": EXIT_INVALID, "errors": [_problem(each) for each in error.problems]}
-        report["dialect"] = getattr(error, "dialect", None)
-        report["evidence"] = getattr(error, "evidence", None)
+        report |= {
+            "exit": EXIT_INVALID,
+            "dialect": error.dialect,
+            "evidence": error.evidence,
+            "errors": [_problem(each) for each in error.problems],
+        }
     else:
         found = unavailable(loaded.workflow)
         report |= {

@@ -21,6 +21,9 @@ from olivine.config.secrets import find_secrets
 from olivine.config.wording import nearest, sentences, suggestion
 from olivine.errors import ConfigError, Location, Problem
 
+MOST_PROBLEMS = 100
+"""Mistakes that are told; who has more has them of one kind."""
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -150,7 +153,7 @@ def load(
     workflow, more = _validate(translated.canonical, places)
     problems += more
     if problems or workflow is None:
-        raise ConfigError(_in_order(problems))
+        raise ConfigError(_in_order(problems), dialect=found.name, evidence=found.evidence)
     notes = tuple(
         Note(note.path, note.text, places.locate_original(tuple(_numbers(note.path))).line) for note in translated.notes
     )
@@ -170,9 +173,12 @@ def _numbers(dotted: str) -> list[str | int]:
 
 
 def _in_order(problems: list[Problem]) -> list[Problem]:
-    """Return the problems in the order of the file, each once."""
+    """Return the problems in the order of the file, each once, and not more than anybody reads."""
     unique = list(dict.fromkeys(problems))
-    return sorted(unique, key=lambda problem: (problem.where.line or 0) if problem.where else 0)
+    ordered = sorted(unique, key=lambda problem: (problem.where.line or 0) if problem.where else 0)
+    if len(ordered) > MOST_PROBLEMS:
+        ordered[MOST_PROBLEMS:] = [Problem(f"there are {len(ordered) - MOST_PROBLEMS} more mistakes")]
+    return ordered
 
 
 def _refuse_secrets(raw: Any, places: Places) -> None:
@@ -246,7 +252,7 @@ def _check_one(
     value: Any, path: KeyPath, registry: Any, node: type[Any], what: str, places: Places, problems: list[Problem]
 ) -> Any:
     """Check one pass or metric; return it with checked parameters, or as it is if something is wrong."""
-    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str) or len(problems) > MOST_PROBLEMS:
         return value  # the schema says what is wrong with it
     found = registry.find(value["type"])
     if found is None:
@@ -276,7 +282,7 @@ def _check_references(canonical: Mapping[str, Any], places: Places) -> list[Prob
     problems: list[Problem] = []
     systems = _keys(canonical.get("systems"))
     evaluators = _keys(canonical.get("evaluators"))
-    data = [each.get("name") for each in canonical.get("data_configs") or [] if isinstance(each, dict)]
+    data = [each.get("name") for each in _list(canonical.get("data_configs")) if isinstance(each, dict)]
 
     def check(name: Any, known: Sequence[Any], what: str, path: KeyPath) -> None:
         if isinstance(name, str) and name not in known:
@@ -302,7 +308,7 @@ def _check_references(canonical: Mapping[str, Any], places: Places) -> list[Prob
                 if key.endswith("data_config"):
                     check(item, data, "data_configs", ("passes", name, key))
     for name, value in _items(canonical.get("evaluators")):
-        for index, metric in enumerate(value.get("metrics") or [] if isinstance(value, dict) else []):
+        for index, metric in enumerate(_list(value.get("metrics")) if isinstance(value, dict) else []):
             for key, item in _items(metric.get("params") if isinstance(metric, dict) else None):
                 if key.endswith("data_config"):
                     check(item, data, "data_configs", ("evaluators", name, "metrics", index, key))
@@ -311,11 +317,13 @@ def _check_references(canonical: Mapping[str, Any], places: Places) -> list[Prob
 
 def _check_names(canonical: Mapping[str, Any], places: Places) -> list[Problem]:
     """Two data configs may not have one name."""
-    problems, seen = [], set()
-    listed = canonical.get("data_configs")
-    for index, each in enumerate(listed if isinstance(listed, list) else []):
+    problems: list[Problem] = []
+    seen: set[str] = set()
+    for index, each in enumerate(_list(canonical.get("data_configs"))):
         name = each.get("name") if isinstance(each, dict) else None
-        if name is not None and name in seen:
+        if not isinstance(name, str):
+            continue
+        if name in seen:
             problems.append(
                 Problem(
                     f"two data configs are called {name!r}", places.locate(("data_configs", index)), remedy="rename one"
@@ -327,6 +335,10 @@ def _check_names(canonical: Mapping[str, Any], places: Places) -> list[Problem]:
 
 def _keys(value: Any) -> list[str]:
     return list(value) if isinstance(value, dict) else []
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _items(value: Any) -> list[tuple[str, Any]]:

@@ -237,7 +237,7 @@ def _check_events(text: str, name: str) -> None:
             anchor, before = open_nodes.pop()
             if anchor is not None:
                 sizes[anchor] = count - before + 1
-        if count > 2 * MOST_VALUES:  # keys count here too
+        if count > 2 * MOST_VALUES:
             raise _too_large(name)
 
 
@@ -390,7 +390,7 @@ def _shown(text: str, line: int | None, column: int | None) -> str:
 
 def _check_extent(value: Any, name: str) -> None:
     """Refuse what is too much, or is nested beyond reason."""
-    left = MOST_VALUES
+    left = 2 * MOST_VALUES  # keys count here too
     stack: list[tuple[Any, int]] = [(value, 0)]
     while stack:
         node, depth = stack.pop()
@@ -399,10 +399,20 @@ def _check_extent(value: Any, name: str) -> None:
             raise _too_large(name)
         if depth > DEEPEST:
             raise _too_deep(name)
+        if isinstance(node, str) and not node.isascii() and _SURROGATE.search(node):
+            raise ConfigError(
+                f"the text {node[:40]!a} holds half a character",
+                where=Location(name),
+                why="it cannot be written anywhere",
+                remedy=r"write both halves of the \uXXXX pair, or the character itself",
+            )
         if isinstance(node, dict):
-            stack += [(item, depth + 1) for item in node.values()]
+            stack += [(item, depth + 1) for pair in node.items() for item in pair]
         elif isinstance(node, list):
             stack += [(item, depth + 1) for item in node]
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def lines_of(text: str) -> dict[KeyPath, int]:

@@ -22,6 +22,9 @@ FORMER: dict[str, str] = {
 }
 """Keys of older dialects and what they are called in the canonical schema."""
 
+MOST_MISTAKES = 100
+"""Mistakes of one part of a configuration that are told one by one."""
+
 _KINDS = {
     "int": "a whole number",
     "float": "a number",
@@ -39,6 +42,8 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
     known = list(known)
     if FORMER.get(given) in known:
         return FORMER[given]
+    if len(given) > 100:  # no slip of the finger
+        return None
     import difflib  # only after a mistake
 
     folded = {name.lower(): name for name in known}
@@ -65,7 +70,8 @@ def sentences(
         subject: what ``model`` is, for sentences about its keys (``LoRA``).
     """
     found: dict[tuple[str | int, ...], list[tuple[str, str]]] = {}
-    for each in error.errors(include_url=False):
+    errors = error.errors(include_url=False)
+    for each in errors[:MOST_MISTAKES]:
         path, inner = _real_path(each["loc"], model)
         found.setdefault(path, []).append(_sentence(each, path, inner, subject))
     merged = []
@@ -79,6 +85,8 @@ def sentences(
         else:
             text = wanted[0]
         merged.append((path, text, remedies[0] if remedies else ""))
+    if len(errors) > MOST_MISTAKES:
+        merged.append(((), f"there are {len(errors) - MOST_MISTAKES} more mistakes in {subject}", ""))
     return merged
 
 
@@ -87,8 +95,9 @@ def _sentence(each: Any, path: tuple[str | int, ...], inner: type[BaseModel] | N
     kind, given, context = each["type"], each.get("input"), each.get("ctx", {})
     if kind == "extra_forbidden":
         keys = list(inner.model_fields) if inner is not None else []
-        owner = subject if len(path) <= 1 else str(path[-2])
-        return f"`{key}` is not a key of {owner}", suggestion(key, keys)
+        # An item of a list is called by the list too: `data_configs.0`.
+        owner = [str(part) for part in path[-3 if len(path) > 2 and isinstance(path[-2], int) else -2 : -1]]
+        return f"`{key}` is not a key of {'.'.join(owner) or subject}", suggestion(key, keys)
     if kind == "missing":
         return f"`{key}` is missing", f"add {key}"
     shown = f"`{key}` is {_shown(given)}"

@@ -383,7 +383,8 @@ def _lengths(kind: str, source: Any, completion: Any, target: KeyPath, into: Tra
     into.put((*target, "max_prompt_len"), *source)
     if completion is not None:
         into.put((*target, "max_completion_len"), *completion)
-        into.put((*target, "max_seq_len"), source[0] + completion[0], source[1])
+        if isinstance(source[0], int) and isinstance(completion[0], int):
+            into.put((*target, "max_seq_len"), source[0] + completion[0], source[1])
 
 
 def _pair(old: _Layered, target: KeyPath, into: Translated) -> None:
