@@ -6,6 +6,7 @@ Nothing heavier than argparse is imported for ``--help``.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -88,6 +89,8 @@ def _run_verb(verb: str, arguments: Sequence[str]) -> int:
     """Import the verb's module and run it."""
     # Pydantic would look through every installed package for plug-ins of its own; none is of use here.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # What is imported stays to the end; to look for garbage in it again and again takes a tenth of a short command.
+    gc.set_threshold(50_000, 20, 20)
     module = importlib.import_module(f"olivine.cli.{verb}")
     parser = _Parser(
         prog=f"olivine {verb}",

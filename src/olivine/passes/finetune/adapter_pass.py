@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from olivine.errors import DataError, Location, ModelError, Problem
-from olivine.models.checkpoint import Checkpoint, read_checkpoint
 from olivine.passes.base import Accelerator, Format, Pass, PassResult, PlanContext, Requirement, RunContext
-from olivine.passes.finetune import training_arguments
 from olivine.passes.finetune.adapter_params import AdapterParams
-from olivine.passes.finetune.target_modules import check_names, default_targets, layer_count
 
 if TYPE_CHECKING:
     from olivine.data.sequences import Sequences
+    from olivine.models.checkpoint import Checkpoint
 
 AdapterParamsT = TypeVar("AdapterParamsT", bound=AdapterParams)
 
@@ -51,6 +49,9 @@ class AdapterPass(Pass[AdapterParamsT]):
     @classmethod
     def resolve(cls, params: AdapterParamsT, context: PlanContext) -> tuple[AdapterParamsT, list[str]]:
         """Choose number format, optimiser and targets for the host; see the base class."""
+        from olivine.passes.finetune import training_arguments
+        from olivine.passes.finetune.target_modules import default_targets
+
         on_gpu = context.host.device == "gpu"
         arguments, notes = training_arguments.translate(params.training_args)
         mixed = bool(arguments.get("fp16") or arguments.get("bf16"))
@@ -79,6 +80,9 @@ class AdapterPass(Pass[AdapterParamsT]):
     @classmethod
     def check(cls, params: AdapterParamsT, context: PlanContext) -> list[Problem]:
         """Check names, values and combinations; see the base class."""
+        from olivine.passes.finetune import training_arguments
+        from olivine.passes.finetune.target_modules import check_names, default_targets
+
         found = training_arguments.problems(params.training_args)
         modules = context.model.modules
         for key in ("target_modules", "exclude_modules", "modules_to_save"):
@@ -142,6 +146,7 @@ class AdapterPass(Pass[AdapterParamsT]):
             ModelError: the weights are pickles, incomplete, or of an architecture that is no causal language model.
             StepError: the loss is not finite.
         """
+        from olivine.models.checkpoint import read_checkpoint
         from olivine.passes.finetune.training import train
 
         base = read_checkpoint(context.inputs["model"])
@@ -250,6 +255,8 @@ def _check_layers(params: AdapterParams, modules: Mapping[str, Any]) -> list[Pro
                 remedy="put the numbers of the layers into the regular expression",
             )
         )
+    from olivine.passes.finetune.target_modules import layer_count
+
     count = layer_count(modules)
     beyond = [number for number in ([chosen] if isinstance(chosen, int) else chosen) if not 0 <= number < count]
     if modules and beyond:
@@ -265,6 +272,8 @@ def _check_layers(params: AdapterParams, modules: Mapping[str, Any]) -> list[Pro
 
 def targets_of(params: AdapterParams, base: Checkpoint) -> list[str] | str:
     """Return the modules to adapt: those given, or the default for what the checkpoint holds."""
+    from olivine.passes.finetune.target_modules import default_targets
+
     return default_targets(base.modules) if params.target_modules is None else params.target_modules
 
 

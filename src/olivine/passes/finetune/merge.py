@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from olivine.errors import ModelError
-from olivine.models.checkpoint import ADAPTER, Checkpoint, read_checkpoint
 from olivine.passes.base import Format, Params, Pass, PassResult, Requirement, RunContext
-from olivine.passes.finetune.adapter_weights import AdapterWeights, merged, read_weights
-from olivine.passes.finetune.checkpoint_rewriting import rewrite
+
+if TYPE_CHECKING:
+    from olivine.models.checkpoint import Checkpoint
+    from olivine.passes.finetune.adapter_weights import AdapterWeights
 
 
 class MergeParams(Params):
@@ -51,6 +52,9 @@ class MergeAdapterWeights(Pass[MergeParams]):
         """
         import torch
         from safetensors.torch import load_file
+
+        from olivine.models.checkpoint import ADAPTER, read_checkpoint
+        from olivine.passes.finetune.adapter_weights import read_weights
 
         folder = context.inputs["model"]
         adapter = read_checkpoint(folder)
@@ -94,6 +98,9 @@ def _merge_streaming(
     weights: AdapterWeights, adapter: Checkpoint, base: Checkpoint, context: RunContext, dtype: Any
 ) -> None:
     from safetensors import safe_open
+
+    from olivine.passes.finetune.adapter_weights import merged
+    from olivine.passes.finetune.checkpoint_rewriting import rewrite
 
     transposed = bool(adapter.config.get("fan_in_fan_out"))
 
