@@ -255,8 +255,9 @@ PARAMETERS: dict[str, str] = {
     ),
     "OrtSessionParamsTuning": (
         "cpu_cores:int data_config:data device:str enable_cuda_graph:bool enable_profiling:bool "
-        "execution_mode_list:int|list|str extra_session_config:object force_evaluate_other_eps:bool inter_thread_num_list:int "
-        "intra_thread_num_list:int io_bind:bool opt_level_list:int provider_options_list:object providers_list:list|str "
+        "execution_mode_list:int|list|str extra_session_config:object force_evaluate_other_eps:bool "
+        "inter_thread_num_list:int intra_thread_num_list:int io_bind:bool opt_level_list:int "
+        "provider_options_list:object providers_list:list|str "
         "trt_fp16_enable:bool"
     ),
     "OrtTransformersOptimization": (
