@@ -207,6 +207,10 @@ _TABLE: dict[str, tuple[tuple[str, str | None, str | None, str, str], ...]] = {
 }
 
 
+SPLIT = {"OnnxMatMul4Quantizer": ("OnnxHqqQuantization",)}
+"""Passes that have another successor beside the replacement, depending on their parameters."""
+
+
 @cache
 def table() -> tuple[KnownPass, ...]:
     """Return every pass, grouped by what it is for."""
@@ -230,10 +234,15 @@ def _by_folded_name() -> dict[str, KnownPass]:
 
 @cache
 def _parameters(name: str) -> Mapping[str, frozenset[str]]:
-    """Return the parameters of a pass, groups opened."""
-    words = f"+script {PARAMETERS.get(name, '')}".split()
+    """Return the parameters of a pass and of those that it replaced, groups opened."""
+    replaced = [each.name for each in table() if name in (each.replacement, *SPLIT.get(each.name, ()))]
+    words = " ".join(["+script", *(PARAMETERS.get(each, "") for each in (name, *replaced))]).split()
     opened = [each for word in words for each in (GROUPS[word[1:]].split() if word.startswith("+") else [word])]
-    return {key: frozenset(kinds.split("|")) for key, _, kinds in (each.rpartition(":") for each in opened)}
+    found: dict[str, frozenset[str]] = {}
+    for each in opened:
+        key, _, kinds = each.rpartition(":")
+        found[key] = found.get(key, frozenset()) | frozenset(kinds.split("|"))
+    return found
 
 
 @cache

@@ -331,3 +331,15 @@ def test_options_are_written_as_the_builder_reads_them() -> None:
 def test_every_parameter_is_an_option_or_handled_here() -> None:
     handled = {"precision", "search", "extra_options"}
     assert set(ModelBuilderParams.model_fields) == handled | set(OPTION_OF_PARAMETER)
+
+
+def test_kinds_of_nodes_that_a_built_model_does_not_have_are_left_out_and_named() -> None:
+    params = ModelBuilderParams(precision="int4", int4_op_types_to_quantize=["MatMul", "Gemm"])
+    resolved, notes = ModelBuilder.resolve(params, context(PHI3))
+    assert resolved.int4_op_types_to_quantize == ["MatMul"]
+    assert any("Gemm" in note for note in notes)
+
+
+def test_quantising_no_node_at_all_is_refused() -> None:
+    params = ModelBuilderParams(precision="int4", int4_op_types_to_quantize=["Nothing"])
+    assert any("nothing is quantised" in problem.what for problem in ModelBuilder.check(params, context(PHI3)))

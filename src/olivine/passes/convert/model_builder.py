@@ -74,6 +74,9 @@ SEARCH_KEYS = frozenset(
 )  # fmt: skip
 """Keys of ``search`` that ONNX Runtime GenAI reads; it does not load a model with any other."""
 
+QUANTISABLE = ("MatMul", "Gather")
+"""Types of nodes that the builder can quantise."""
+
 _SEPARATOR = {"op_types_to_quantize": "/", "nodes_to_exclude": ","}
 
 
@@ -94,9 +97,10 @@ class ModelBuilderParams(Params):
     else what the kernel prefers."""
     int4_is_symmetric: bool | None = None
     """Quantise around zero (the builder's default), or with a zero point per block: a little larger, more accurate."""
-    int4_op_types_to_quantize: list[Literal["MatMul", "Gather"]] | None = None
-    """``Gather`` adds the embedding table, which is much of a small model; with precision ``int4`` and
-    ``int4_algo_config: default`` only. Default: ``[MatMul]``, and both if the model ties embedding and output layer."""
+    int4_op_types_to_quantize: list[str] | None = None
+    """Kinds of nodes: ``MatMul``, ``Gather``. ``Gather`` adds the embedding table, which is much of a small model; with
+    precision ``int4`` and ``int4_algo_config: default`` only. Default: ``[MatMul]``, and both if the model ties embedding
+    and output layer."""
     int4_nodes_to_exclude: list[str] | None = None
     """Names of nodes to leave alone, e.g. ``/lm_head/MatMul``."""
     int4_algo_config: Algorithm | None = None
@@ -183,6 +187,11 @@ class ModelBuilder(Pass[ModelBuilderParams]):
         algorithm = params.int4_algo_config or "default"
         if params.precision == "int4" and params.use_qdq and algorithm in ("rtn", "k_quant"):
             notes.append(f"use_qdq: no effect with int4_algo_config {algorithm}, which is written as MatMulNBits")
+        strange = [each for each in params.int4_op_types_to_quantize or () if each not in QUANTISABLE]
+        if strange and len(strange) < len(params.int4_op_types_to_quantize or ()):
+            left = [each for each in params.int4_op_types_to_quantize or () if each in QUANTISABLE]
+            params = params.model_copy(update={"int4_op_types_to_quantize": left})
+            notes.append(f"int4_op_types_to_quantize: the model that is built has no {', '.join(strange)}")
         gather = "Gather" in (params.int4_op_types_to_quantize or ()) and not _tied(context.model.config)
         if gather and (params.precision == "int8" or (params.precision == "int4" and algorithm != "default")):
             how = f"{params.precision} and int4_algo_config {algorithm}"
@@ -196,6 +205,7 @@ class ModelBuilder(Pass[ModelBuilderParams]):
             *_check_target(params, context.target),
             *_check_model(params, context.model.config, context.target),
             *_check_qdq(params, context),
+            *_check_op_types(params),
             *_check_options(params),
         ]
 
@@ -283,6 +293,21 @@ def _check_qdq(params: ModelBuilderParams, context: PlanContext) -> list[Problem
             )
         ]
     return []
+
+
+def _check_op_types(params: ModelBuilderParams) -> list[Problem]:
+    """Return what is wrong if nothing that is named can be quantised."""
+    given = params.int4_op_types_to_quantize
+    if given is None or any(each in QUANTISABLE for each in given) or params.precision not in ("int4", "int8"):
+        return []
+    return [
+        Problem(
+            f"nothing is quantised with int4_op_types_to_quantize {', '.join(given) or 'empty'}",
+            Location(path="int4_op_types_to_quantize"),
+            f"a built model has {' and '.join(QUANTISABLE)} that can be",
+            "name one of them, or choose a precision that does not quantise",
+        )
+    ]
 
 
 def _tied(config: Mapping[str, Any]) -> bool:
