@@ -99,8 +99,8 @@ class ModelBuilderParams(Params):
     """Quantise around zero (the builder's default), or with a zero point per block: a little larger, more accurate."""
     int4_op_types_to_quantize: list[str] | None = None
     """Kinds of nodes: ``MatMul``, ``Gather``. ``Gather`` adds the embedding table, which is much of a small model; with
-    precision ``int4`` and ``int4_algo_config: default`` only. Default: ``[MatMul]``, and both if the model ties embedding
-    and output layer."""
+    precision ``int4`` and ``int4_algo_config: default`` only. Default: ``[MatMul]``, and both if the model ties
+    embedding and output layer."""
     int4_nodes_to_exclude: list[str] | None = None
     """Names of nodes to leave alone, e.g. ``/lm_head/MatMul``."""
     int4_algo_config: Algorithm | None = None
