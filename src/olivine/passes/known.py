@@ -91,9 +91,9 @@ _TABLE: dict[str, tuple[tuple[str, str | None, str | None, str, str], ...]] = {
         ("ExtractAdapters", None, None, _YET, "MergeAdapterWeights puts the adapter into the model"),
         ("QuantizationAwareTraining", "0.8", None, f"{_GONE}: it runs code of yours", "QLoRA or LoftQ for adapters"),
         ("PyTorchTensorParallel", "0.11", None, _GONE, "one process with device_map: auto"),
-        ("LlamaPyTorchTensorParallel", "0.3", None, _GONE, "one process with device_map: auto"),
+        ("LlamaPyTorchTensorParallel", "0.4", None, _GONE, "one process with device_map: auto"),
         ("TorchTRTConversion", "0.11", None, _GONE, f"export to ONNX: {_LLM}"),
-        ("MoEExpertsDistributor", "0.9", None, _GONE, _WITH_OLIVE),
+        ("MoEExpertsDistributor", "0.11", None, _GONE, _WITH_OLIVE),
     ),
     "quantise a checkpoint": (
         ("Rtn", None, None, _YET, _LLM_INT4),
