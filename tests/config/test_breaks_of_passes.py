@@ -101,6 +101,14 @@ def test_epochs_that_were_overruled_stay_overruled_and_it_is_said() -> None:
     assert "10000 steps" in notes(document)
 
 
+def test_a_misspelt_training_argument_is_a_fault_and_a_strange_one_has_no_effect() -> None:
+    pytest.importorskip("transformers")
+    raw = {"passes": {"p": {"type": "LoRA", "training_args": {"learning_rat": 1e-4, "zzz": 1}}}}
+    document = broken(raw, "adapter_defaults")
+    assert [fault.remedy for fault in document.faults] == ["did you mean learning_rate?"]
+    assert "training_args.zzz: has no effect" in notes(document)
+
+
 def test_parameters_that_a_later_release_does_not_read_have_no_effect() -> None:
     raw = {"passes": {"p": {"type": "LoRA", "lora_r": 8, "eval_dataset_size": 0.3}}}
     document = broken(raw, "adapter_defaults", dialect="0.9")

@@ -10,6 +10,7 @@ from typing import Any
 
 from olivine.config.dialects.document import Document, Section
 from olivine.config.dialects.releases import age
+from olivine.config.wording import nearest
 
 ADAPTERS = frozenset({"lora", "qlora", "loftq", "dora", "loha", "lokr"})
 FOUR_BIT = frozenset({"qlora", "loftq"})
@@ -130,10 +131,31 @@ def _training_args(document: Document, each: Section, old: bool) -> None:
         document.without_effect(arguments, "deepspeed", "one process trains")
     else:
         arguments.take("deepspeed")
+    _unknown_arguments(document, arguments)
     if old:
         _fill_up_to_0_6(document, each, arguments)
     else:
         _fill_since_0_7(document, each, arguments)
+
+
+def _unknown_arguments(document: Document, arguments: Section) -> None:
+    """Olive dropped what is no field of TrainingArguments. Here a slip is a mistake, and the rest is named."""
+    from olivine.passes.finetune import training_arguments as known  # reads the source of transformers
+
+    fields = known.known_fields()
+    if not fields:
+        return
+    names = {*fields, *known.RENAMED, *known.GONE, *known.OURS, "group_by_length", "adafactor"}
+    for key in list(arguments):
+        if key in names or key.startswith(known.HUB):
+            continue
+        near = nearest(key, sorted(names))
+        if near is None:
+            document.without_effect(arguments, key, "it is no training argument of transformers")
+        else:
+            document.fault(
+                arguments.at(key), f"`{key}` is no training argument of transformers", remedy=f"did you mean {near}?"
+            )
 
 
 def _fill_up_to_0_6(document: Document, each: Section, arguments: Section) -> None:
