@@ -8,6 +8,9 @@ from olivine.config.dialects.document import Document, Entries, Section
 from olivine.config.placeholders import is_placeholder
 from olivine.config.wording import suggestion
 
+MOST_NAMED = 20
+"""Passes in no flow that are named one by one."""
+
 
 def translate(document: Document) -> None:
     """Put the passes of a single flow in its order; keep several flows."""
@@ -31,15 +34,17 @@ def translate(document: Document) -> None:
     if unknown or not flows:
         root.take("pass_flows")
         return
-    for name in passes:
-        if name not in named:
-            document.note(passes.at(name), "has no effect: it is in none of the pass_flows")
+    left_out = [name for name in passes if name not in named]
+    for name in left_out[:MOST_NAMED]:
+        document.note(passes.at(name), "has no effect: it is in none of the pass_flows")
+    if len(left_out) > MOST_NAMED:
+        document.note(path, f"{len(left_out) - MOST_NAMED} more passes have no effect: they are in none of the flows")
     if len(flows) == 1 and len(set(flows[0])) == len(flows[0]):
         root.take("pass_flows")
         if list(flows[0]) != list(passes):
             _arrange(document, passes, list(flows[0]))
             document.note(path, "the passes stand in this order now")
-    elif any(name not in named for name in passes):
+    elif left_out:
         _arrange(document, passes, [name for name in passes if name in named])
 
 
