@@ -1,17 +1,24 @@
-"""What a workflow asks for that is understood but cannot be had here: found before anything starts."""
+"""What a workflow asks for that is understood but cannot be had here: found before anything starts.
+
+What nothing refers to (a system, a data config, an evaluator) is not looked at: it takes no part in the run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from olivine.config.placeholders import find_placeholders
-from olivine.config.schema import Workflow
+from olivine.config.schema import DataConfig, Evaluator, InputModel, MetricConfig, PassConfig, System, Workflow
 from olivine.errors import Problem, UnavailableError
 
 if TYPE_CHECKING:
     from olivine.config.loading import Loaded
+
+RUNNABLE_MODELS = frozenset({"HfModel", "ONNXModel"})
+ELSEWHERE = ("azureml://", "https://", "http://", "abfss://", "wasbs://", "s3://", "gs://")
+"""Addresses that nothing here fetches."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,8 @@ class Finding:
 
     Attributes:
         path: the key in the canonical form (``passes.conversion``).
-        kind: ``pass``, ``system``, ``metric``, ``evaluator``, ``model``, ``data``, ``engine`` or ``placeholder``.
+        kind: ``pass``, ``system``, ``metric``, ``evaluator``, ``model``, ``data``, ``search``, ``packaging``,
+            ``engine`` or ``placeholder``.
         name: what is not available (``OnnxConversion``).
         what: the fact, in one sentence without a final full stop.
         why: the reason.
@@ -31,17 +39,22 @@ class Finding:
     kind: str
     name: str
     what: str
-    why: str
-    remedy: str
+    why: str = ""
+    remedy: str = ""
 
 
 def unavailable(workflow: Workflow) -> list[Finding]:
     """Return everything in a workflow that Olivine understands but cannot run; empty means it can be planned."""
-    return [
-        *_passes(workflow),
+    found = [
+        *_model(workflow.input_model, "input_model"),
+        *_data(workflow),
         *_systems(workflow),
+        *_passes(workflow),
+        *_evaluators(workflow),
+        *_engine(workflow),
         *_placeholders(workflow),
     ]
+    return list(dict.fromkeys(found))
 
 
 def refuse_unavailable(loaded: Loaded) -> None:
@@ -57,32 +70,278 @@ def refuse_unavailable(loaded: Loaded) -> None:
         raise UnavailableError(found)
 
 
-def _passes(workflow: Workflow) -> Iterator[Finding]:
-    from olivine.passes import registry
+def _model(model: InputModel, path: str) -> Iterator[Finding]:
+    kind = model.type
+    if kind not in RUNNABLE_MODELS:
+        code = model.model_loader is not None or model.model_script is not None
+        yield Finding(
+            f"{path}.type",
+            "model",
+            kind,
+            f"models of the type {kind} are not available yet",
+            "its code would have to run to make the model" if code else "Olivine reads checkpoint and ONNX folders",
+            "save the checkpoint as safetensors and give its folder as an HfModel"
+            if kind in ("PyTorchModel", "OptimumModel", "DistributedHfModel")
+            else "give a checkpoint folder, or a folder with ONNX files",
+        )
+        return
+    if kind == "HfModel" and not model.task.startswith("text-generation"):
+        yield Finding(
+            f"{path}.task",
+            "model",
+            model.task,
+            f"models for the task {model.task} are not available yet",
+            "Olivine runs language models that generate text",
+            "remove the task if the model does",
+        )
+    if model.load_kwargs.quantization_method is not None:
+        yield Finding(
+            f"{path}.load_kwargs.quantization_method",
+            "model",
+            model.load_kwargs.quantization_method,
+            "quantising while loading is not available",
+            remedy="let QLoRA or ModelBuilder quantise",
+        )
+    if model.model_path.startswith(ELSEWHERE):
+        yield _address(model.model_path, f"{path}.model_path", "model")
 
-    for name, config in workflow.passes.items():
-        if registry.find(config.type) is None:
-            yield Finding(f"passes.{name}", "pass", config.type, f"the pass {config.type} is not available", "", "")
+
+def _address(address: str, path: str, kind: str) -> Finding:
+    return Finding(
+        path, kind, address, f"{address} cannot be fetched yet", remedy="download it, and give the path on this machine"
+    )
 
 
 def _systems(workflow: Workflow) -> Iterator[Finding]:
-    """Systems matter only if something refers to them."""
     engine = workflow.engine
-    asked = {engine.host, engine.target} | {config.host for config in workflow.passes.values()}
+    asked = {engine.host, engine.target, workflow.workflow_host}
+    asked |= {config.host for _, config in _each_pass(workflow)}
     for name, system in workflow.systems.items():
         if name in asked and system.type != "LocalSystem":
+            yield _system(name, system)
+    if workflow.workflow_host is not None:
+        yield Finding(
+            "workflow_host",
+            "system",
+            "workflow_host",
+            "a workflow cannot be sent elsewhere as a whole yet",
+            remedy="run the command on that machine",
+        )
+
+
+def _system(name: str, system: System) -> Finding:
+    remedies = {
+        "PythonEnvironment": "install olivine into that environment and run it there with a LocalSystem",
+        "IsolatedORT": "use a LocalSystem, or remove the reference to it",
+        "Docker": "run olivine in the container with a LocalSystem",
+        "AzureML": "use a LocalSystem, or run the command in a job of your own",
+    }
+    return Finding(
+        f"systems.{name}",
+        "system",
+        system.type,
+        f"systems of the type {system.type} are not available yet",
+        "Olivine runs on this machine only",
+        remedies[system.type],
+    )
+
+
+def _each_pass(workflow: Workflow) -> Iterator[tuple[str, PassConfig]]:
+    """Yield every pass with its path; of alternatives each."""
+    for name, value in workflow.passes.items():
+        if isinstance(value, list):
+            for index, each in enumerate(value):
+                yield f"passes.{name}.{index}", each
+        else:
+            yield f"passes.{name}", value
+
+
+def _passes(workflow: Workflow) -> Iterator[Finding]:
+    from olivine.passes import known, registry
+
+    for path, config in _each_pass(workflow):
+        if registry.find(config.type) is None:
+            found = known.find(config.type)
             yield Finding(
-                f"systems.{name}",
-                "system",
-                system.type,
-                f"systems of the type {system.type} are not available yet",
-                "Olivine runs on this machine only",
-                "use a LocalSystem, or remove the reference to it",
+                path,
+                "pass",
+                config.type,
+                f"the pass {config.type} is not available",
+                found.why if found is not None else "",
+                found.instead if found is not None else "",
+            )
+    for name, value in workflow.passes.items():
+        if isinstance(value, list):
+            yield Finding(
+                f"passes.{name}",
+                "search",
+                name,
+                "alternatives for a pass are not available yet",
+                "only a search can choose among them",
+                "give the one that is wanted",
+            )
+    if workflow.pass_flows is not None:
+        yield Finding(
+            "pass_flows",
+            "search",
+            "pass_flows",
+            "several chains of passes in one configuration are not available yet",
+            remedy="give each a configuration of its own",
+        )
+    yield from _searched(workflow)
+
+
+def _searched(workflow: Workflow) -> Iterator[Finding]:
+    """Yield parameters that only a search can give a value, in passes that are run."""
+    from olivine.passes import registry
+    from olivine.passes.choices import searched_parameters
+
+    for path, config in _each_pass(workflow):
+        found = registry.find(config.type)
+        for key in searched_parameters(found.params_type, None, config.params) if found is not None else ():
+            yield Finding(
+                f"{path}.{key}",
+                "search",
+                key,
+                f"{key} has choices in place of a value, and a search is not available yet",
+                remedy=f"give {key} one value",
             )
 
 
+def _asked_metrics(workflow: Workflow) -> Iterator[tuple[str, MetricConfig]]:
+    """Yield the metrics that are measured, each with its path."""
+    for name, evaluator in _asked_evaluators(workflow):
+        for index, metric in enumerate(evaluator.metrics):
+            yield f"evaluators.{name}.metrics.{index}", metric
+
+
+def _asked_evaluators(workflow: Workflow) -> Iterator[tuple[str, Evaluator]]:
+    """Yield the evaluators that something refers to, by name."""
+    asked = {workflow.engine.evaluator} | {config.evaluator for _, config in _each_pass(workflow)}
+    asked |= {build.evaluator for build in workflow.builds.values()}
+    yield from ((name, each) for name, each in workflow.evaluators.items() if name in asked)
+
+
+def _evaluators(workflow: Workflow) -> Iterator[Finding]:
+    from olivine.evaluate import known, registry
+
+    for name, evaluator in _asked_evaluators(workflow):
+        if evaluator.type is not None:
+            why, instead = known.EVALUATORS.get(evaluator.type, ("code from a configuration is not run", known.ANSWERS))
+            yield Finding(
+                f"evaluators.{name}",
+                "evaluator",
+                evaluator.type,
+                f"the evaluator {evaluator.type} is not available yet",
+                why,
+                instead,
+            )
+    for path, metric in _asked_metrics(workflow):
+        if registry.find(metric.type) is None:
+            yield _metric(path, metric)
+
+
+def _metric(path: str, metric: MetricConfig) -> Finding:
+    from olivine.evaluate import known
+
+    found = known.find(metric.type)
+    return Finding(
+        path,
+        "metric",
+        metric.type,
+        f"the metric {metric.type} is not available",
+        found.why if found is not None else "",
+        found.instead if found is not None else "",
+    )
+
+
+def _data(workflow: Workflow) -> Iterator[Finding]:
+    asked: set[Any] = set()
+    nodes: list[PassConfig | MetricConfig] = [config for _, config in _each_pass(workflow)]
+    nodes += [metric for _, metric in _asked_metrics(workflow)]
+    for node in nodes:
+        asked |= {value for key, value in node.params.items() if key.endswith("data_config") and isinstance(value, str)}
+    for config in workflow.data_configs:
+        if config.name in asked:
+            yield from _data_config(config, f"data_configs.{config.name}")
+
+
+def _data_config(config: DataConfig, path: str) -> Iterator[Finding]:
+    if config.type != "HuggingfaceContainer":
+        yield Finding(
+            f"{path}.type",
+            "data",
+            config.type,
+            f"data of the type {config.type} is not available yet",
+            "Olivine reads rows of data sets",
+            "give data_files, or the name of a data set",
+        )
+    for key in ("load_dataset", "pre_process_data"):
+        component = getattr(config, key)
+        if component is not None:
+            code = config.user_script is not None
+            yield Finding(
+                f"{path}.{key}",
+                "data",
+                component.type,
+                f"the {'loading' if key == 'load_dataset' else 'preparation'} {component.type} is not available yet",
+                "data is read without running code" if code else "Olivine prepares text for language models",
+                "write the prepared rows into a file, and give it as data_files",
+            )
+    if config.col_filters is not None:
+        yield Finding(
+            f"{path}.col_filters",
+            "data",
+            "col_filters",
+            "rows cannot be filtered by their columns yet",
+            remedy="filter them before, or choose them by split",
+        )
+    files = [config.data_files] if isinstance(config.data_files, str) else config.data_files or []
+    for address in [*files, config.data_name or ""]:
+        if address.startswith("azureml://"):
+            yield _address(address, f"{path}.data_files", "data")
+
+
+def _engine(workflow: Workflow) -> Iterator[Finding]:
+    engine = workflow.engine
+    if engine.search_strategy:
+        yield Finding(
+            "engine.search_strategy",
+            "search",
+            "search_strategy",
+            "a search is not available yet",
+            remedy="set search_strategy: false, and give every parameter one value",
+        )
+    for index, packaging in enumerate(engine.packaging_config or []):
+        yield Finding(
+            f"engine.packaging_config.{index}",
+            "packaging",
+            packaging.type,
+            f"packing models as {packaging.type} is not available yet",
+            remedy="remove it: the output folder holds the model with its papers",
+        )
+    if workflow.builds:
+        yield Finding(
+            "builds",
+            "engine",
+            "builds",
+            "several builds in one configuration are not available yet",
+            remedy="give each a configuration of its own",
+        )
+    chosen = workflow.auto_optimizer_config
+    if chosen is not None and not workflow.passes and not chosen.disable_auto_optimizer:
+        yield Finding(
+            "auto_optimizer_config",
+            "engine",
+            "auto_optimizer_config",
+            "passes are not chosen for you yet",
+            "the configuration names none, and old releases of Olive chose some themselves",
+            "name the passes, e.g. passes: {builder: {type: ModelBuilder, precision: int4}}",
+        )
+
+
 def _placeholders(workflow: Workflow) -> Iterator[Finding]:
-    for path, value in find_placeholders(workflow.model_dump(mode="json", exclude_defaults=True)):
+    for path, value in find_placeholders(workflow.model_dump(mode="json", exclude_defaults=True, warnings=False)):
         dotted = ".".join(str(part) for part in path if part != "params")
         yield Finding(
             dotted,

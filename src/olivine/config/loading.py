@@ -9,13 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from olivine.config import dialects
 from olivine.config.notes import Note
 from olivine.config.overrides import apply_overrides
 from olivine.config.parsing import KeyPath, lines_of, read
 from olivine.config.paths import make_absolute
+from olivine.config.placeholders import blamed, is_placeholder, validated
 from olivine.config.schema import SCHEMA_VERSION, MetricConfig, PassConfig, Workflow, gather
 from olivine.config.secrets import find_secrets
 from olivine.config.wording import nearest, sentences, suggestion
@@ -60,14 +61,15 @@ class Places:
         file: the file's name for messages.
         text: its text, or ``None`` if the configuration was given as a mapping.
         canonical: the canonical form before validation; data configs can be named in a path.
-        origins: the user's own path of each canonical path that differs; a prefix speaks for all below it.
+        origins: the user's own path of each canonical path that differs; a prefix speaks for all below it. What is
+            no path was written by no user.
         overridden: paths that ``--set`` gave.
     """
 
     file: str | None
     text: str | None
     canonical: Mapping[str, Any]
-    origins: Mapping[KeyPath, KeyPath]
+    origins: Mapping[KeyPath, object]
     overridden: Sequence[str] = ()
 
     @cached_property
@@ -92,8 +94,9 @@ class Places:
         """Return a canonical path in the user's own terms."""
         path = self._by_index(path)
         for length in range(len(path), 0, -1):
-            if path[:length] in self.origins:
-                return self.origins[path[:length]] + path[length:]
+            found = self.origins.get(path[:length])
+            if isinstance(found, tuple):
+                return found + path[length:]
         return path
 
     def _by_index(self, path: KeyPath) -> KeyPath:
@@ -211,7 +214,7 @@ def _validate(canonical: dict[str, Any], places: Places) -> tuple[Workflow | Non
     problems += _check_typed(canonical, places)
     workflow = None
     try:
-        workflow = Workflow.model_validate(canonical | {"version": SCHEMA_VERSION})
+        workflow = validated(Workflow, canonical | {"version": SCHEMA_VERSION})
     except ValidationError as error:
         for path, text, remedy in sentences(error, Workflow, "a workflow"):
             problems.append(Problem(text, places.locate(path), remedy=remedy))
@@ -222,15 +225,16 @@ def _validate(canonical: dict[str, Any], places: Places) -> tuple[Workflow | Non
 
 def _check_typed(canonical: dict[str, Any], places: Places) -> list[Problem]:
     """Check passes and metrics against the classes their types name; put the checked parameters into ``canonical``."""
-    from olivine.evaluate import registry as metrics
-    from olivine.passes import registry as passes
-
     problems: list[Problem] = []
     if isinstance(canonical.get("passes"), dict):
         checked = {}
         for name, value in canonical["passes"].items():
-            path = ("passes", name)
-            checked[name] = _check_one(value, path, passes, PassConfig, "pass", places, problems)
+            if isinstance(value, list):
+                checked[name] = [
+                    _check_pass(each, ("passes", name, n), places, problems) for n, each in enumerate(value)
+                ]
+            else:
+                checked[name] = _check_pass(value, ("passes", name), places, problems)
         canonical["passes"] = checked
     if isinstance(canonical.get("evaluators"), dict):
         evaluators = {}
@@ -238,9 +242,7 @@ def _check_typed(canonical: dict[str, Any], places: Places) -> list[Problem]:
             evaluators[name] = value
             if isinstance(value, dict) and isinstance(value.get("metrics"), list):
                 listed = [
-                    _check_one(
-                        each, ("evaluators", name, "metrics", index), metrics, MetricConfig, "metric", places, problems
-                    )
+                    _check_metric(each, ("evaluators", name, "metrics", index), places, problems)
                     for index, each in enumerate(value["metrics"])
                 ]
                 evaluators[name] = value | {"metrics": listed}
@@ -248,33 +250,92 @@ def _check_typed(canonical: dict[str, Any], places: Places) -> list[Problem]:
     return problems
 
 
-def _check_one(
-    value: Any, path: KeyPath, registry: Any, node: type[Any], what: str, places: Places, problems: list[Problem]
-) -> Any:
-    """Check one pass or metric; return it with checked parameters, or as it is if something is wrong."""
+def _check_pass(value: Any, path: KeyPath, places: Places, problems: list[Problem]) -> Any:
+    """Check one pass; return it with checked parameters, or as it is if something is wrong."""
+    from olivine.passes import known, registry
+    from olivine.passes.choices import without_choices
+
     if not isinstance(value, dict) or not isinstance(value.get("type"), str) or len(problems) > MOST_PROBLEMS:
         return value  # the schema says what is wrong with it
+    own = set(PassConfig.model_fields) - {"params"}
     found = registry.find(value["type"])
-    if found is None:
+    if found is not None:
+        gathered = gather(value, own)
+        if not isinstance(gathered["params"], dict):
+            return value
+        single, searched = without_choices(found.params_type, gathered["params"])
+        checked = _check_params(
+            gathered | {"params": single}, path, found.type, found.params_type, places, problems, searched
+        )
+        return checked | {"params": checked["params"] | searched}
+    olive = known.find(value["type"])
+    if olive is None:
+        names = list(dict.fromkeys([*registry.names(), *known.names()]))
+        near = nearest(value["type"], names)
         problems.append(
             Problem(
-                f"there is no {what} {value['type']!r}",
+                f"there is no pass {value['type']!r}",
                 places.locate((*path, "type")),
-                remedy=suggestion(value["type"], registry.names(), f"{what}es" if what == "pass" else f"{what}s"),
+                remedy=f"did you mean {near}?" if near else f"the passes here are {', '.join(registry.names())}",
             )
         )
         return value
-    own = set(node.model_fields) - {"params"}
     gathered = gather(value, own)
+    for key, item in gathered["params"].items() if isinstance(gathered["params"], dict) else ():
+        kinds = olive.parameters.get(key)
+        if kinds is not None and not known.fits(item, kinds):
+            wanted = " or ".join(known.KIND_WORDS[kind] for kind in sorted(kinds))
+            shown = "an object" if isinstance(item, dict) else "a list" if isinstance(item, list) else repr(item)[:60]
+            problems.append(Problem(f"`{key}` is {shown}; it must be {wanted}", places.locate((*path, key))))
+    return gathered | {"type": olive.name}
+
+
+def _check_metric(value: Any, path: KeyPath, places: Places, problems: list[Problem]) -> Any:
+    """Check one metric; return it with checked parameters, or as it is if something is wrong."""
+    from olivine.evaluate import known, registry
+
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str) or len(problems) > MOST_PROBLEMS:
+        return value  # the schema says what is wrong with it
+    found = registry.find(value["type"]) or known.find(value["type"])
+    if found is None:
+        problems.append(
+            Problem(
+                f"there is no metric {value['type']!r}",
+                places.locate((*path, "type")),
+                remedy=suggestion(value["type"], registry.names(), "metrics"),
+            )
+        )
+        return value
+    gathered = gather(value, set(MetricConfig.model_fields) - {"params"})
     if not isinstance(gathered["params"], dict):
         return value
+    return _check_params(gathered, path, found.type, found.params_type, places, problems)
+
+
+def _check_params(
+    gathered: dict[str, Any],
+    path: KeyPath,
+    kind: str,
+    params_type: type[BaseModel],
+    places: Places,
+    problems: list[Problem],
+    searched: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Check the parameters of a pass or a metric against its class; one with choices instead of a value may lack it."""
     try:
-        params = found.params_type.model_validate(gathered["params"])
+        params = params_type.model_validate(gathered["params"])
     except ValidationError as error:
-        for inner, text, remedy in sentences(error, found.params_type, found.type):
+        wrong = [
+            each
+            for each in sentences(error, params_type, kind)
+            if each[0][:1] not in {(key,) for key in searched or ()}
+        ]
+        if blamed(error)[1] or not wrong:
+            return gathered | {"type": kind}
+        for inner, text, remedy in wrong:
             problems.append(Problem(text, places.locate((*path, *inner)), remedy=remedy))
-        return {key: item for key, item in gathered.items() if key != "params"} | {"type": found.type, "params": {}}
-    return gathered | {"type": found.type, "params": params.model_dump(mode="json", exclude_unset=True)}
+        return {key: item for key, item in gathered.items() if key != "params"} | {"type": kind, "params": {}}
+    return gathered | {"type": kind, "params": params.model_dump(mode="json", exclude_unset=True)}
 
 
 def _check_references(canonical: Mapping[str, Any], places: Places) -> list[Problem]:
@@ -285,7 +346,7 @@ def _check_references(canonical: Mapping[str, Any], places: Places) -> list[Prob
     data = [each.get("name") for each in _list(canonical.get("data_configs")) if isinstance(each, dict)]
 
     def check(name: Any, known: Sequence[Any], what: str, path: KeyPath) -> None:
-        if isinstance(name, str) and name not in known:
+        if isinstance(name, str) and name not in known and not is_placeholder(name):
             names = [str(each) for each in known]
             near = nearest(name, names)
             there = (
@@ -301,12 +362,17 @@ def _check_references(canonical: Mapping[str, Any], places: Places) -> list[Prob
         check(engine.get("target"), systems, "systems", ("engine", "target"))
         check(engine.get("evaluator"), evaluators, "evaluators", ("engine", "evaluator"))
     for name, value in _items(canonical.get("passes")):
-        if isinstance(value, dict):
-            check(value.get("host"), systems, "systems", ("passes", name, "host"))
-            check(value.get("evaluator"), evaluators, "evaluators", ("passes", name, "evaluator"))
-            for key, item in _items(value.get("params")):
-                if key.endswith("data_config"):
-                    check(item, data, "data_configs", ("passes", name, key))
+        for index, each in enumerate(value if isinstance(value, list) else [value]):
+            if isinstance(each, dict):
+                path: KeyPath = ("passes", name, index) if isinstance(value, list) else ("passes", name)
+                check(each.get("host"), systems, "systems", (*path, "host"))
+                check(each.get("evaluator"), evaluators, "evaluators", (*path, "evaluator"))
+                for key, item in _items(each.get("params")):
+                    if key.endswith("data_config"):
+                        check(item, data, "data_configs", (*path, key))
+    for index, flow in enumerate(_list(canonical.get("pass_flows"))):
+        for number, name in enumerate(_list(flow)):
+            check(name, _keys(canonical.get("passes")), "passes", ("pass_flows", index, number))
     for name, value in _items(canonical.get("evaluators")):
         for index, metric in enumerate(_list(value.get("metrics")) if isinstance(value, dict) else []):
             for key, item in _items(metric.get("params") if isinstance(metric, dict) else None):

@@ -24,7 +24,7 @@ def make_absolute(workflow: Workflow, base: Path, *, olive: bool) -> Workflow:
     out = here if olive else base
 
     def input_path(text: str) -> str:
-        if is_placeholder(text):
+        if is_placeholder(text) or "://" in text:
             return text
         path = _expanded(text)
         if not olive or _exists(base / path) or not _exists(here / path):
@@ -80,7 +80,8 @@ def _file(text: str, input_path) -> str:  # type: ignore[no-untyped-def]
 def _exists(path: Path) -> bool:
     """Return whether a path is there, or the folder that a glob searches."""
     fixed = re.split(r"[*?\[]", str(path))[0]
-    return path.exists() or (fixed != str(path) and Path(fixed).parent.exists())
+    # Not path.exists(): that raises if a name is longer than the file system takes.
+    return os.path.exists(path) or (fixed != str(path) and os.path.exists(Path(fixed).parent))
 
 
 def _expanded(text: str) -> Path:

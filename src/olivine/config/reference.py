@@ -13,13 +13,22 @@ from pydantic.fields import FieldInfo
 
 from olivine.config.docstrings import field_docs
 from olivine.config.schema import (
+    Accelerator,
+    AutoOptimizer,
+    AzureMLClient,
+    Build,
+    Component,
     DataConfig,
     Engine,
     Evaluator,
+    Goal,
     InputModel,
     LoadKwargs,
     MetricConfig,
+    Packaging,
     PassConfig,
+    SearchStrategy,
+    SubType,
     System,
     Workflow,
 )
@@ -38,11 +47,20 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`input_model`", InputModel),
     ("`input_model.load_kwargs`", LoadKwargs),
     ("`data_configs`, each", DataConfig),
+    ("`data_configs.*.load_dataset` and the other parts", Component),
     ("`systems`, each", System),
+    ("`systems.*.more_accelerators`, each", Accelerator),
     ("`passes`, each", PassConfig),
     ("`evaluators`, each", Evaluator),
     ("`evaluators.*.metrics`, each", MetricConfig),
+    ("`evaluators.*.metrics.*.sub_types`, each", SubType),
+    ("`evaluators.*.metrics.*.sub_types.*.goal`", Goal),
     ("`engine`", Engine),
+    ("`engine.search_strategy`", SearchStrategy),
+    ("`engine.packaging_config`, each", Packaging),
+    ("`azureml_client`", AzureMLClient),
+    ("`auto_optimizer_config`", AutoOptimizer),
+    ("`builds`, each", Build),
 )
 
 

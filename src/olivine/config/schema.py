@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 SCHEMA_VERSION = 1
 
@@ -27,30 +28,146 @@ class LoadKwargs(Node):
     """Whether code that comes with the model may run. Also needs ``--trust-remote-code`` on the command line."""
     revision: str | None = None
     """Commit, tag or branch of a hub model. Pin a commit to be reproducible."""
+    torch_dtype: str | None = None
+    """Kept for exports that load the model themselves; fine-tuning and ModelBuilder have parameters of their own."""
+    attn_implementation: str | None = None
+    """Kept like ``torch_dtype``."""
+    device_map: str | dict[str, Any] | None = None
+    """Kept like ``torch_dtype``."""
+    max_memory: dict[str, Any] | None = None
+    """Kept like ``torch_dtype``."""
+    quantization_method: str | None = None
+    """Quantises while loading (``bitsandbytes``, ``gptq``); not available: QLoRA and ModelBuilder quantise."""
+    quantization_config: dict[str, Any] | None = None
+    """Belongs to ``quantization_method``."""
+    extra_args: dict[str, Any] | None = None
+    """Any other argument of ``from_pretrained``; kept like ``torch_dtype``."""
+
+
+ModelType = Literal[
+    "HfModel",
+    "ONNXModel",
+    "PyTorchModel",
+    "CompositeModel",
+    "DiffusersModel",
+    "DistributedHfModel",
+    "DistributedOnnxModel",
+    "OpenVINOModel",
+    "OptimumModel",
+    "QNNModel",
+    "QairtModel",
+    "QairtPreparedModel",
+    "SNPEModel",
+    "TensorFlowModel",
+]
+WITHOUT_PATH = frozenset({"PyTorchModel", "CompositeModel", "DistributedHfModel", "DistributedOnnxModel"})
+"""Kinds of model that can do without ``model_path``: code makes them, or they are made of components."""
 
 
 class InputModel(Node):
-    """The model that goes in."""
+    """The model that goes in. Kinds other than the first two are understood, and not available yet."""
 
-    type: Literal["HfModel", "ONNXModel"] = "HfModel"
+    type: ModelType = "HfModel"
     """``HfModel``: a checkpoint folder or hub id. ``ONNXModel``: an ONNX or ONNX Runtime GenAI folder."""
     model_path: str
-    """Folder, or id on the Hugging Face hub (``org/name``)."""
+    """Folder, or id on the Hugging Face hub (``org/name``), or an ``azureml://`` address."""
     adapter_path: str | None = None
     """A PEFT adapter that belongs to the model."""
     task: str = "text-generation"
     """Task in Hugging Face terms."""
     load_kwargs: LoadKwargs = LoadKwargs()
+    """How the checkpoint is loaded."""
+    name: str | None = None
+    """What a component of a composite model is called."""
+    model_components: list[InputModel | str] | None = None
+    """What a composite model is made of: models, or names of files in ``model_path``."""
+    model_class: str | None = None
+    """Class of ``transformers`` that loads the model; kept: the checkpoint names it too."""
+    model_file_format: str | None = None
+    """How a ``PyTorchModel`` is stored; kept."""
+    model_loader: str | None = None
+    """Function of ``model_script`` that makes the model. It is recorded, and not called."""
+    model_script: str | None = None
+    """Python file with functions that other keys name. It is recorded, and not run."""
+    script_dir: str | None = None
+    """Folder that ``model_script`` imports from. It is recorded, and not searched."""
+    io_config: dict[str, Any] | str | None = None
+    """Names, shapes and types of inputs and outputs, for exports that trace the model; kept."""
+    dummy_inputs_func: str | None = None
+    """Function of ``model_script`` that makes inputs to trace with. It is recorded, and not called."""
+    model_attributes: dict[str, Any] | None = None
+    """Facts about the model for passes that are not available yet; kept."""
+    generative: bool | None = None
+    """Whether a ``HfModel`` generates; kept: the task tells."""
+    onnx_file_name: str | None = None
+    """The ONNX file in the folder ``model_path``."""
+    external_initializers_file_name: str | None = None
+    """File with initializers beside an ONNX file; kept."""
+    constant_inputs_file_name: str | None = None
+    """File with constant inputs beside an ONNX file; kept."""
+    inference_settings: dict[str, Any] | None = None
+    """Settings of an ONNX Runtime session; kept."""
+    use_ort_extensions: bool | None = None
+    """Whether a session needs onnxruntime-extensions; kept."""
+    model_config_file: str | None = None
+    """Configuration beside an OpenVINO, QNN or SNPE model; kept."""
+    ranks: dict[str, Any] | None = None
+    """``model_name_pattern``, ``num_ranks`` and the like of a distributed model; kept."""
+    test_model_path: str | None = None
+    """Small stand-in for quick trials; kept."""
+    test_model_config: dict[str, Any] | None = None
+    """How the stand-in is made; kept."""
+
+    @model_validator(mode="after")
+    def _has_a_path(self) -> InputModel:
+        if not self.model_path and self.type not in WITHOUT_PATH:
+            raise PydanticCustomError("key_missing", "model_path is missing", {"key": "model_path"})
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _need_no_path(cls, value: Any) -> Any:
+        if isinstance(value, dict) and str(value.get("type")) in WITHOUT_PATH and value.get("model_path") is None:
+            return value | {"model_path": ""}
+        return value
 
 
 Strategy = Literal["join", "join-random", "join-sliding-window", "line-by-line", "line-by-line-random"]
 
 
+class Component(Node):
+    """A part of a data config by its type, and its parameters beside it."""
+
+    type: str
+    """The function: one of Olive's, or of ``user_script``."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Filled from the keys beside ``type``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, value: Any) -> Any:
+        return gather(value, {"type"})
+
+
 class DataConfig(Node):
     """Rows from files or the hub, and how they become token sequences."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_]+$")
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     """What passes and metrics call it."""
+    type: str = "HuggingfaceContainer"
+    """``HuggingfaceContainer``: rows of a data set, as below. Other containers are understood, and not available."""
+    user_script: str | None = None
+    """Python file with functions that components name. It is recorded, and not run."""
+    script_dir: str | None = None
+    """Folder that ``user_script`` imports from. It is recorded, and not searched."""
+    load_dataset: Component | None = None
+    """Loads rows in some other way than the keys below; not available yet."""
+    pre_process_data: Component | None = None
+    """Prepares rows for some other task than text generation; not available yet."""
+    post_process_data: Component | None = None
+    """Turns the outputs of a model into answers, for metrics that are not available yet; kept."""
+    dataloader: Component | None = None
+    """Makes batches, for metrics and passes that are not available yet; kept."""
     data_name: str | None = None
     """Format of ``data_files`` (``json``, ``csv``, ``parquet``, ``text``), a saved data set's folder, or a hub id.
     Inferred from the suffix when only ``data_files`` is given."""
@@ -64,6 +181,8 @@ class DataConfig(Node):
     """Split, slices allowed: ``train``, ``train[:70%]``, ``train[100:]``."""
     revision: str | None = None
     """Commit of a hub data set."""
+    col_filters: dict[str, Any] | None = None
+    """Only rows whose columns have these values; not available yet."""
     max_rows: int | None = Field(default=None, ge=1)
     """Read at most this many rows."""
     on_bad_row: Literal["error", "skip"] = "error"
@@ -119,20 +238,175 @@ class DataConfig(Node):
     """``line-by-line-random``: draws to try for a sequence long enough, with ``drop_short_sequences``."""
 
 
-class System(Node):
-    """Somewhere a Step can run."""
+Device = Literal["auto", "cpu", "gpu", "npu"]
 
-    type: Literal["LocalSystem"] = "LocalSystem"
-    device: Literal["auto", "cpu", "gpu", "npu"] = "auto"
+
+class Accelerator(Node):
+    """A processor beside the first of a system."""
+
+    device: Device = "auto"
+    """Kind of processor."""
+    execution_provider: str | None = None
+    """ONNX Runtime's name."""
+    memory: int | str | None = None
+    """Its memory, in bytes or like ``4GB``."""
+
+
+class AzureMLClient(Node):
+    """An Azure Machine Learning workspace, and how to reach it."""
+
+    subscription_id: str | None = None
+    """Azure subscription."""
+    resource_group: str | None = None
+    """Resource group of the workspace."""
+    workspace_name: str | None = None
+    """Name of the workspace."""
+    aml_config_path: str | None = None
+    """A ``config.json`` that names the three."""
+    read_timeout: int | None = None
+    """Seconds to wait for an answer."""
+    max_operation_retries: int | None = None
+    """How often a failed request is made again."""
+    operation_retry_interval: int | None = None
+    """Seconds before the first of them."""
+    default_auth_params: dict[str, Any] | None = None
+    """Arguments of ``DefaultAzureCredential``."""
+    keyvault_name: str | None = None
+    """Key vault with the Hugging Face token."""
+
+
+SystemType = Literal["LocalSystem", "AzureML", "Docker", "PythonEnvironment", "IsolatedORT"]
+
+
+class System(Node):
+    """Somewhere a Step can run. Kinds other than ``LocalSystem`` are understood, and not available yet."""
+
+    type: SystemType = "LocalSystem"
+    """``LocalSystem`` is this machine."""
+    device: Device = "auto"
     """Kind of processor; ``auto`` takes a GPU if one is there."""
     execution_provider: str | None = None
     """ONNX Runtime's name (``CPUExecutionProvider``, ``CUDAExecutionProvider``, ``DmlExecutionProvider`` ...)."""
+    execution_provider_path: str | None = None
+    """Library that holds the execution provider; kept."""
+    memory: int | str | None = None
+    """Memory of the processor, in bytes or like ``4GB``; kept."""
+    more_accelerators: list[Accelerator] | None = None
+    """Further processors or execution providers, each for a model of its own; not available yet."""
     hf_token: bool = False
     """Whether Steps may use the Hugging Face token of this environment."""
 
+    aml_compute: str | None = None
+    """AzureML: the compute."""
+    aml_docker_config: dict[str, Any] | None = None
+    """AzureML: ``base_image`` or ``dockerfile`` and ``build_context_path``; ``conda_file_path``, ``name``."""
+    aml_environment_config: dict[str, Any] | None = None
+    """AzureML: ``name``, ``version``, ``label`` of an environment that exists."""
+    azureml_client_config: AzureMLClient | None = None
+    """AzureML: a workspace other than that of the top level."""
+    tags: dict[str, Any] | None = None
+    """AzureML: tags of the jobs."""
+    datastores: str | None = None
+    """AzureML: the datastore for what is uploaded."""
+    resources: dict[str, Any] | None = None
+    """AzureML: resources of the jobs."""
+    instance_count: int | None = Field(default=None, ge=1)
+    """AzureML: machines for each job."""
+
+    image_name: str | None = None
+    """Docker: the image."""
+    dockerfile: str | None = None
+    """Docker: how the image is built."""
+    build_context_path: str | None = None
+    """Docker: the folder it is built from."""
+    build_args: dict[str, Any] | None = None
+    """Docker: arguments of the build."""
+    run_params: dict[str, Any] | None = None
+    """Docker: parameters of the container."""
+    work_dir: str | None = None
+    """Docker: the working directory in the container."""
+    clean_image: bool | None = None
+    """Docker: whether the image is removed afterwards."""
+
+    python_environment_path: str | None = None
+    """PythonEnvironment: its ``bin`` folder."""
+    environment_variables: dict[str, Any] | None = None
+    """PythonEnvironment: variables to set."""
+    prepend_to_path: list[str] | None = None
+    """PythonEnvironment: folders before ``PATH``."""
+    olive_managed_env: bool | None = None
+    """Whether the environment is made for the run, of what the passes need."""
+    requirements_file: str | None = None
+    """What a made environment holds besides."""
+    is_dev: bool | None = None
+    """Whether the local sources go with the job; kept."""
+
+    @model_validator(mode="after")
+    def _keys_fit_the_type(self) -> System:
+        for key in sorted(self.model_fields_set - SYSTEM_KEYS["all"] - SYSTEM_KEYS[self.type]):
+            if getattr(self, key) is not None:
+                raise PydanticCustomError("value_error", "", {"error": f"a {self.type} has no `{key}`"})
+        return self
+
+
+_MADE = frozenset({"olive_managed_env", "requirements_file"})
+SYSTEM_KEYS: dict[str, frozenset[str]] = {
+    "all": frozenset(
+        {"type", "device", "execution_provider", "execution_provider_path", "memory", "more_accelerators", "hf_token"}
+    ),
+    "LocalSystem": frozenset(),
+    "AzureML": _MADE | {
+        "aml_compute", "aml_docker_config", "aml_environment_config", "azureml_client_config", "tags", "datastores",
+        "resources", "instance_count", "is_dev",
+    },
+    "Docker": _MADE | {
+        "image_name", "dockerfile", "build_context_path", "build_args", "run_params", "work_dir", "clean_image",
+        "is_dev",
+    },
+    "PythonEnvironment": _MADE | {"python_environment_path", "environment_variables", "prepend_to_path"},
+    "IsolatedORT": frozenset({"python_environment_path", "environment_variables", "prepend_to_path"}),
+}  # fmt: skip
+"""The keys of each type of system, and those of all."""
+
+
+class AutoOptimizer(Node):
+    """Passes chosen by Olive 0.5 to 0.8 when a configuration names none; not available."""
+
+    opt_level: int | None = None
+    """How much is tried."""
+    disable_auto_optimizer: bool | None = None
+    """Whether no passes means none."""
+    precision: str | None = None
+    """Precision to reach."""
+    precisions: list[str] | str | None = None
+    """Precisions to try."""
+
+
+class Build(Node):
+    """One of several builds in one configuration; not available yet."""
+
+    components: list[str] | None = None
+    """Parts of the model that it takes."""
+    pipeline: list[str] | None = None
+    """Passes, in their order."""
+    output_dir: str | None = None
+    """Where its model is put."""
+    host: str | None = None
+    """System to run on."""
+    target: str | None = None
+    """System that it ships to."""
+    evaluator: str | None = None
+    """Evaluator of its models."""
+    search_strategy: dict[str, Any] | bool | None = None
+    """How it is searched."""
+
 
 class PassConfig(Node):
-    """One pass: its type, and its parameters beside it. In memory the parameters are gathered in ``params``."""
+    """One pass: its type, and its parameters beside it. In memory the parameters are gathered in ``params``.
+
+    For a search, a parameter may have a list of choices, ``SEARCHABLE_VALUES`` (the pass's own choices), or
+    ``DEFAULT_VALUE`` in place of a value.
+    """
 
     type: str
     """The pass, e.g. ``LoRA``; ``olivine passes`` lists them."""
@@ -140,13 +414,51 @@ class PassConfig(Node):
     """System to run on, if not the engine's."""
     evaluator: str | None = None
     """Evaluator for this pass's result, beside the engine's for the last."""
+    disable_search: bool | None = None
+    """``true``: a search leaves this pass's parameters at what they are here."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Filled from the keys beside ``type``."""
 
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, value: Any) -> Any:
-        return gather(value, {"type", "host", "evaluator"})
+        return gather(value, {"type", "host", "evaluator", "disable_search"})
+
+
+GoalType = Literal[
+    "threshold", "min-improvement", "max-degradation", "percent-min-improvement", "percent-max-degradation"
+]
+
+
+class Goal(Node):
+    """What a value has to reach."""
+
+    type: GoalType
+    """``threshold``: the value itself. The others compare with the input model: by how much the value is better at
+    least, or worse at most, as a difference or in per cent."""
+    value: float
+    """The bound. Differences and per cents are not negative."""
+
+    @model_validator(mode="after")
+    def _is_a_distance(self) -> Goal:
+        if self.type != "threshold" and self.value < 0:
+            raise PydanticCustomError("value_error", "", {"error": f"a {self.type} is not negative"})
+        return self
+
+
+class SubType(Node):
+    """One value of a metric, and what it counts for in a search."""
+
+    name: str
+    """The value, e.g. ``perplexity``, ``size_bytes``, ``avg``."""
+    metric_config: dict[str, Any] | None = None
+    """Settings of this value, as the library that computes it takes them."""
+    priority: int | None = Field(default=None, ge=1)
+    """Rank in comparing models, 1 first; without one it is measured only."""
+    higher_is_better: bool | None = None
+    """Direction, if the metric does not know it."""
+    goal: Goal | None = None
+    """What it has to reach."""
 
 
 class MetricConfig(Node):
@@ -156,19 +468,108 @@ class MetricConfig(Node):
     """The metric, e.g. ``accuracy``, ``perplexity``, ``speed``, ``size``."""
     name: str | None = None
     """How the result is called; default: the type."""
+    sub_types: list[SubType] | None = None
+    """Values that guide a search, and their goals; default: none does."""
     params: dict[str, Any] = Field(default_factory=dict)
     """Filled from the keys beside ``type``."""
 
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, value: Any) -> Any:
-        return gather(value, {"type", "name"})
+        return gather(value, {"type", "name", "sub_types"})
 
 
 class Evaluator(Node):
     """A set of metrics."""
 
-    metrics: list[MetricConfig] = Field(min_length=1)
+    type: str | None = None
+    """An evaluator with measures of its own (``LMEvaluator``, ``MTEBEvaluator``); not available yet."""
+    metrics: list[MetricConfig] = Field(default_factory=list)
+    """What is measured; at least one, unless there is a ``type``."""
+    user_script: str | None = None
+    """Python file that defines the type. It is recorded, and not run."""
+    script_dir: str | None = None
+    """Folder that ``user_script`` imports from. It is recorded, and not searched."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Parameters of the type, filled from the keys beside it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("type") is not None:
+            return gather(value, {"type", "metrics", "user_script", "script_dir"})
+        return value
+
+    @model_validator(mode="after")
+    def _measures_something(self) -> Evaluator:
+        if not self.metrics and self.type is None:
+            raise PydanticCustomError("key_missing", "metrics is missing", {"key": "metrics"})
+        return self
+
+
+class SearchStrategy(Node):
+    """How the space of parameters and alternative passes is searched; not available yet."""
+
+    execution_order: Literal["joint", "pass-by-pass"] = "joint"
+    """``joint``: points of the whole space. ``pass-by-pass``: the best of one pass goes into the next."""
+    sampler: Literal["sequential", "random", "tpe"] = "sequential"
+    """``sequential``: every point in order. ``random``. ``tpe``: towards what was good so far."""
+    max_samples: int | None = Field(default=None, ge=1)
+    """Points to try; default: all."""
+    seed: int = 1
+    """Seed of the random samplers."""
+    with_replacement: bool = False
+    """``random``: whether a point may come again."""
+    multivariate: bool = True
+    """``tpe``: whether parameters are sampled together."""
+    group: bool = True
+    """``tpe``: whether parameters that depend on each other are split into groups."""
+    output_model_num: int | None = Field(default=None, ge=1)
+    """How many of the best models are kept; default: all on the Pareto front."""
+    stop_when_goals_met: bool = False
+    """``joint``: stop when a model reaches every goal."""
+    max_iter: int | None = Field(default=None, ge=1)
+    """``joint``: points to try at most."""
+    max_time: int | None = Field(default=None, ge=1)
+    """``joint``: seconds to search at most."""
+    include_pass_params: bool = True
+    """Whether parameters that are not given are searched over the pass's own choices."""
+
+
+PackagingType = Literal["Zipfile", "Dockerfile", "AzureMLModels", "AzureMLData", "AzureMLDeployment"]
+
+
+class Packaging(Node):
+    """How the final models are packed; not available yet."""
+
+    type: PackagingType = "Zipfile"
+    """What is made."""
+    name: str = "OutputModels"
+    """How it is called."""
+    export_in_mlflow_format: bool = False
+    """Whether models are packed as MLflow models."""
+    include_runtime_packages: bool | None = None
+    """Zipfile: whether ONNX Runtime's packages go in."""
+    include_sample_code: bool | None = None
+    """Zipfile: whether sample code goes in."""
+    base_image: str | None = None
+    """Dockerfile: the image to build on."""
+    requirements_file: str | None = None
+    """Dockerfile: what to install."""
+    version: int | str | None = None
+    """AzureMLModels, AzureMLData: version of the asset."""
+    description: str | None = None
+    """AzureMLModels, AzureMLData: description of the asset."""
+    model_name: str | None = None
+    """AzureMLDeployment: the model."""
+    model_version: int | str | None = None
+    """AzureMLDeployment: its version."""
+    model_description: str | None = None
+    """AzureMLDeployment: its description."""
+    model_package: dict[str, Any] | None = None
+    """AzureMLDeployment: environment, server and model as they are packed."""
+    deployment_config: dict[str, Any] | None = None
+    """AzureMLDeployment: endpoint, deployment, compute."""
 
 
 class Engine(Node):
@@ -182,12 +583,16 @@ class Engine(Node):
     """Evaluator for the input model and the final model."""
     evaluate_input_model: bool = True
     """Whether the input model is measured too, to compare with."""
-    search_strategy: Literal[False] | None = None
-    """``false``: run the passes in order."""
+    search_strategy: SearchStrategy | Literal[False] | None = None
+    """``false`` or nothing: run the passes in order."""
     cache_dir: str = ".olivine-cache"
     """The Store. Runs may share one."""
     output_dir: str = "models"
     """Where the final model is put."""
+    packaging_config: list[Packaging] | None = None
+    """How the final model is packed beside."""
+    plot_pareto_frontier: bool = False
+    """Whether a search draws its Pareto front; kept."""
     log_severity_level: int = Field(default=1, ge=0, le=4)
     """How much of what libraries log goes to the run's log file: 0 everything, 4 only fatal errors."""
 
@@ -209,12 +614,24 @@ class Workflow(Node):
     """Data that passes and metrics refer to by name."""
     systems: dict[str, System] = Field(default_factory=dict)
     """Places to run on or to ship to, by name."""
-    passes: dict[str, PassConfig] = Field(default_factory=dict)
-    """Passes in the order they run."""
+    passes: dict[str, PassConfig | list[PassConfig]] = Field(default_factory=dict)
+    """Passes in the order they run. A list of passes are alternatives for a search; not available yet."""
+    pass_flows: list[list[str]] | None = None
+    """Several chains of passes, by name, each run from the input model; not available yet."""
     evaluators: dict[str, Evaluator] = Field(default_factory=dict)
     """Sets of metrics, by name."""
     engine: Engine = Engine()
     """How it runs and where results go."""
+    azureml_client: AzureMLClient | None = None
+    """The Azure Machine Learning workspace of systems and ``azureml://`` addresses."""
+    workflow_host: str | None = None
+    """System that the whole workflow runs on, this machine being free to go; not available yet."""
+    auto_optimizer_config: AutoOptimizer | None = None
+    """How passes are chosen when none are named; not available."""
+    builds: dict[str, Build] = Field(default_factory=dict)
+    """Several builds in one configuration, by name; ``_default`` holds what they share. Not available yet."""
+    max_concurrent_builds: int | None = Field(default=None, ge=1)
+    """How many builds run at once."""
 
     def data_config(self, name: str) -> DataConfig:
         """Return the data config called ``name``.
@@ -226,6 +643,17 @@ class Workflow(Node):
             if config.name == name:
                 return config
         raise KeyError(name)
+
+    def single_pass(self, name: str) -> PassConfig:
+        """Return the pass called ``name``, which must not be a list of alternatives.
+
+        Raises:
+            KeyError: it is one (a configuration with alternatives is refused before it is planned).
+        """
+        config = self.passes[name]
+        if isinstance(config, list):
+            raise KeyError(name)
+        return config
 
 
 def gather(value: Any, own: set[str]) -> Any:

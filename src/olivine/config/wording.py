@@ -70,10 +70,17 @@ def sentences(
         subject: what ``model`` is, for sentences about its keys (``LoRA``).
     """
     found: dict[tuple[str | int, ...], list[tuple[str, str]]] = {}
+    branches: set[tuple[str | int, ...]] = set()
     errors = error.errors(include_url=False)
     for each in errors[:MOST_MISTAKES]:
         path, inner = _real_path(each["loc"], model)
         found.setdefault(path, []).append(_sentence(each, path, inner, subject))
+        if each["type"].endswith("_type") or each["type"] == "literal_error":
+            branches.add(path)  # perhaps only that the value is of another branch of a union
+    # What is wrong inside of an object is not that it is no list, too.
+    for path in branches:
+        if any(len(other) > len(path) and other[: len(path)] == path for other in found):
+            found.pop(path, None)
     merged = []
     for path, told in found.items():
         wanted = list(dict.fromkeys(text for text, _ in told))
@@ -98,12 +105,15 @@ def _sentence(each: Any, path: tuple[str | int, ...], inner: type[BaseModel] | N
         # An item of a list is called by the list too: `data_configs.0`.
         owner = [str(part) for part in path[-3 if len(path) > 2 and isinstance(path[-2], int) else -2 : -1]]
         return f"`{key}` is not a key of {'.'.join(owner) or subject}", suggestion(key, keys)
+    if kind == "key_missing":
+        return f"`{context['key']}` is missing", f"add {context['key']}"
     if kind == "missing":
         return f"`{key}` is missing", f"add {key}"
     shown = f"`{key}` is {_shown(given)}"
     if kind in ("literal_error", "enum"):
         choices = [
-            text.strip().strip("'") for text in str(context.get("expected", "")).replace(" or ", ", ").split(",")
+            text.strip().strip("'") if text.strip() not in ("True", "False") else text.strip().lower()
+            for text in str(context.get("expected", "")).replace(" or ", ", ").split(",")
         ]
         near = nearest(given, choices) if isinstance(given, str) else None
         return f"{shown}; it must be {' or '.join(choices)}", f"did you mean {near}?" if near else ""
@@ -149,6 +159,11 @@ def _real_path(
     inner: type[BaseModel] | None = model
     annotation: Any = model
     for part in location:
+        if get_origin(annotation) in (typing.Union, types.UnionType) and isinstance(part, str):
+            branch = next((each for each in get_args(annotation) if _is_label(part, _label(each))), None)
+            if branch is not None:
+                annotation = branch
+                continue
         owner = _model_in(annotation)
         if owner is not None and isinstance(part, str):
             inner = owner
@@ -176,6 +191,22 @@ def _real_path(
             path.append(part)
             annotation = None
     return tuple(path), inner
+
+
+def _label(annotation: Any) -> str | None:
+    """Return what pydantic calls a branch of a union that has a model in it."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation.__name__
+    if get_origin(annotation) is list:
+        return f"list[{_label(get_args(annotation)[0])}]"
+    if get_origin(annotation) is typing.Literal:
+        return f"literal[{','.join(repr(each) for each in get_args(annotation))}]"
+    return annotation.__name__ if annotation in (str, int, float, bool) else None
+
+
+def _is_label(part: str, label: str | None) -> bool:
+    """Return whether pydantic means a branch of a union; it names the validators of a model along with it."""
+    return label is not None and (part == label or (part.startswith("function-") and part.endswith(f" {label}]")))
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olivine.config.parsing import SCIENTIFIC, KeyPath, lines_of
-from olivine.config.schema import SCHEMA_VERSION, Engine, Workflow
+from olivine.config.schema import SCHEMA_VERSION, Engine, Evaluator, MetricConfig, PassConfig, Workflow
 
 if TYPE_CHECKING:
     from olivine.config.loading import Loaded
     from olivine.config.notes import Note
 
 SCHEMA_URL = "https://olivine-ml.github.io/schema/workflow-1.json"
+OWN_KEYS = frozenset(key for node in (PassConfig, MetricConfig, Evaluator) for key in node.model_fields)
+"""Keys that a parameter beside them must not be called like."""
 ENGINE = Engine().model_dump(mode="json")
 WIDTH = 120
 """Comments are wrapped to this many columns."""
@@ -33,7 +35,8 @@ def as_plain(workflow: Workflow, *, defaults: bool = False) -> dict[str, Any]:
     Args:
         defaults: with what is the default anyway, the parameters of passes and metrics included.
     """
-    value = workflow.model_dump(mode="json", exclude_defaults=not defaults)
+    # Warnings: a field of a template may stand where a number is meant.
+    value = workflow.model_dump(mode="json", exclude_defaults=not defaults, warnings=False)
     plain: dict[str, Any] = {
         "version": SCHEMA_VERSION,
         **{key: item for key, item in value.items() if key != "version"},
@@ -76,7 +79,10 @@ def _flat(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if "type" in value and isinstance(value.get("params"), dict):
-        return {key: item for key, item in value.items() if key != "params"} | value["params"]
+        beside = {key: _flat(item) for key, item in value.items() if key != "params"}
+        if OWN_KEYS.isdisjoint(value["params"]):
+            return beside | value["params"]
+        return beside | {"params": value["params"]}  # a parameter is called like a key of the pass itself
     return {key: _flat(item) for key, item in value.items()}
 
 

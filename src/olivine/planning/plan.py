@@ -178,7 +178,7 @@ class _Planner:
             self._evaluate(EVALUATE_INPUT, engine.evaluator, "engine.evaluator", model, facts, base)
         for name in self.workflow.passes:
             model, facts, base = self._pass(name, model, facts, base)
-            evaluator = self.workflow.passes[name].evaluator
+            evaluator = self.workflow.single_pass(name).evaluator
             if evaluator is not None:
                 self._evaluate(f"evaluate {name}", evaluator, f"passes.{name}.evaluator", model, facts, base)
         if engine.evaluator is not None and self.workflow.passes:
@@ -271,7 +271,7 @@ class _Planner:
         self, name: str, model: Source, facts: ModelFacts, base: Source | None
     ) -> tuple[Source, ModelFacts, Source | None]:
         """Plan one pass and return the model as it will be after it."""
-        config = self.workflow.passes[name]
+        config = self.workflow.single_pass(name)
         where = self.loaded.locate(f"passes.{name}")
         pass_type = pass_registry.find(config.type)
         if pass_type is None:

@@ -1,0 +1,159 @@
+"""The parameters that Olive's own data components have, and what kind of data a config is about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from olivine.config.dialects.document import Section
+
+HUGGINGFACE = frozenset({"data_name", "subset", "split", "data_files", "data_dir", "revision", "col_filters"})
+"""What ``huggingface_dataset`` takes and a data config of Olivine has too."""
+
+LOADING_WITHOUT_EFFECT = {
+    "trust_remote_code": "data is read without running code",
+    "token": "the hub's token comes from the environment",
+    "use_auth_token": "the hub's token comes from the environment",
+    "streaming": "rows are read as they are needed",
+    "batch_size": "training_args and the metrics say it",
+    "num_proc": "rows are read in one process",
+    "cache_dir": "the hub's cache is where HF_HOME says",
+    "download_mode": "files of the hub are downloaded once",
+    "verification_mode": "the hub's checksums are always checked",
+    "ignore_verifications": "the hub's checksums are always checked",
+    "keep_in_memory": "rows are read as they are needed",
+    "save_infos": "nothing is written beside the data",
+    "task": "the model's task says it",
+    "model_name": "the model says it",
+}
+"""What ``huggingface_dataset`` and ``datasets.load_dataset`` take and Olivine has no use for."""
+
+LOAD = HUGGINGFACE | {
+    "label_cols", "label_col", "input_names", "input_shapes", "input_types", "input_dirs", "input_suffix",
+    "input_order_file", "annotations_file", "max_samples", "data_path", "seq_len", "past_seq_len", "max_seq_len",
+    "ort_past_key_name", "ort_past_value_name", "trust_remote_code", "use_fp16", "use_step", "model_framework",
+    "shared_kv", "generative", "batch_size", "seqlen", "max_seq_length",
+}  # fmt: skip
+"""What the other containers' ``load_dataset`` takes: raw files, dummies, lists."""
+
+DATALOADER = frozenset(
+    [
+        "batch_size",
+        "shuffle",
+        "drop_last",
+        "num_workers",
+        "collate_fn",
+        "pin_memory",
+        "sampler",
+        "batch_sampler",
+        "timeout",
+        "prefetch_factor",
+        "persistent_workers",
+        "use_distributed_sampler",
+    ]
+)
+"""What ``default_dataloader`` takes."""
+
+TEXT = frozenset(
+    [
+        "text_template",
+        "text_cols",
+        "text_formatting_func",
+        "chat_template",
+        "message_col",
+        "max_seq_len",
+        "source_max_len",
+        "target_max_len",
+        "seqlen",
+        "strategy",
+        "corpus_strategy",
+        "dataset_type",
+        "joiner",
+        "stride",
+        "pad_to_max_len",
+        "drop_short_sequences",
+        "random_retries",
+        "pair_format",
+        "ignore_source_in_labels",
+        "use_attention_mask",
+        "processing_batch_size",
+    ]
+)
+"""What only the preparation of text for generation takes."""
+
+LABELLED = frozenset(
+    [
+        "input_cols",
+        "label_col",
+        "label_cols",
+        "align_labels",
+        "is_split_into_words",
+        "padding",
+        "truncation",
+        "max_length",
+        "model_config_path",
+        "labels_to_filter",
+        "audio_col",
+        "text_col",
+        "image_col",
+        "question_col",
+        "answer_col",
+        "options_col",
+        "input_col",
+    ]
+)
+"""What only the preparation of rows with labels takes."""
+
+BY_TASK = {
+    "ner": "ner_huggingface_preprocess",
+    "token-classification": "ner_huggingface_preprocess",
+    "audio-classification": "audio_classification_pre_process",
+    "automatic-speech-recognition": "speech_transcription_pre_process",
+    "speech-transcription": "speech_transcription_pre_process",
+    "feature-extraction": "feature_extraction_pre_process",
+    "vision-vqa": "vision_vqa_pre_process",
+    "vision-chart-qa": "vision_chart_qa_pre_process",
+    "vision-ocr": "vision_ocr_pre_process",
+}
+"""The component that a HuggingfaceContainer took for a task, where it was not ``huggingface_pre_process``."""
+
+TEXT_COMPONENTS = frozenset({"text_generation_huggingface_pre_process", "text_generation_pre_process"})
+
+
+def container(config: Section) -> str:
+    """Return the type of a data config in lower case; ``datacontainer`` if it names none."""
+    return str(config.get("type") or "DataContainer").lower()
+
+
+def holds_rows(config: Section) -> bool:
+    """Return whether a data config reads a data set, rather than raw files or made-up tensors."""
+    return container(config) in ("huggingfacecontainer", "datacontainer")
+
+
+def loads_from_hub(config: Section) -> bool:
+    """Return whether rows are loaded by ``huggingface_dataset``."""
+    if not holds_rows(config):
+        return False
+    kind = config.section("load_dataset_config").get("type")
+    if kind is not None:
+        return str(kind).lower() == "huggingface_dataset"
+    return container(config) == "huggingfacecontainer" or any(
+        config.section("load_dataset_config").get(key) is not None for key in ("data_name", "data_files")
+    )
+
+
+def prepares_text(config: Section, model_task: Any) -> bool:
+    """Return whether rows become token sequences for text generation."""
+    if not holds_rows(config):
+        return False
+    process = config.section("pre_process_data_config")
+    kind = process.get("type")
+    if kind is not None:
+        return str(kind).lower() in TEXT_COMPONENTS
+    if any(key in LABELLED for key in process):
+        return False
+    if any(key in TEXT for key in process):
+        return True
+    task = process.get("task") or model_task
+    if isinstance(task, str) and task:
+        return container(config) == "huggingfacecontainer" and task.lower().startswith("text-generation")
+    return container(config) == "huggingfacecontainer" and not process
