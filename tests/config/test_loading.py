@@ -83,7 +83,7 @@ def test_a_valid_file_loads_with_absolute_paths(tmp_path: Path) -> None:
         ("device: cpu", "device: cpus", 8, ["'cpus'", "Did you mean cpu?"]),
         ("passes:", "pases:", 9, ["`pases`", "Did you mean passes?"]),
         ("version: 1", "version: 7", 1, ["version"]),
-        ("name: train", "name: tra-in", 5, ["tra-in"]),
+        ("name: train", "name: tra.in", 5, ["tra.in"]),
     ],
 )
 def test_one_mistake_is_named_with_its_line_and_the_remedy(
