@@ -28,7 +28,7 @@ OLD: dict[str, Any] = {
     "passes": {
         "lora": {
             "type": "LoRA",
-            "clean_run_cache": False,
+            "clean_run_cache": True,
             "config": {"lora_r": 8, "train_data_config": "train"},
         },
     },
@@ -145,8 +145,8 @@ def test_an_upgraded_file_says_what_changed_where_it_changed(folder: Path, capsy
         line.startswith("# From old.json, read as Olive 0.6.2 (input_model has a nested config") for line in lines
     )
     dropped = next(number for number, line in enumerate(lines) if "clean_run_cache" in line)
-    assert lines[dropped].startswith("    # ")
-    assert lines[dropped - 1] == "  lora:"
+    assert lines[dropped].startswith("  # passes.lora.clean_run_cache (line 35): has no effect")
+    assert lines[dropped + 1] == "  lora:"
     assert "    r: 8" in lines
     assert any("# default of Olive 0.6" in line for line in lines)
 
@@ -167,7 +167,7 @@ def test_show_names_the_origin_of_every_value(folder: Path, capsys: pytest.Captu
     assert values["passes.lora.r"]["written"] == "passes.lora.config.lora_r"
     line = values["passes.lora.r"]["line"]
     assert "lora_r" in Path("old.json").read_text().splitlines()[line - 1]
-    assert values["passes.lora.torch_dtype"]["origin"] == "dialect default"
+    assert values["passes.lora.training_args.max_steps"]["origin"] == "dialect default"
     assert values["passes.lora.use_rslora"]["origin"] == "default"
     assert values["engine.output_dir"] == {
         "path": "engine.output_dir", "value": str(folder / "other"), "origin": "override", "line": None,
