@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -46,9 +47,25 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
         return None
     import difflib  # only after a mistake
 
-    folded = {name.lower(): name for name in known}
+    pairs = _pairs(given.lower())
+    overlap = sorted(
+        ((2 * len(pairs & each) / (len(pairs) + len(each)), name) for name, each in _index(tuple(known))), reverse=True
+    )
+    # difflib is thorough and slow: it judges only those that share pairs of letters.
+    folded = {name.lower(): name for shared, name in overlap[:5] if shared > 0.1}
     found = difflib.get_close_matches(given.lower(), list(folded), n=1, cutoff=0.6)
     return folded[found[0]] if found else None
+
+
+@lru_cache(maxsize=64)
+def _index(known: tuple[str, ...]) -> list[tuple[str, frozenset[str]]]:
+    return [(name, _pairs(name.lower())) for name in known]
+
+
+def _pairs(text: str) -> frozenset[str]:
+    """Return the pairs of neighbouring letters, the ends marked."""
+    marked = f"^{text}$"
+    return frozenset(marked[at : at + 2] for at in range(len(marked) - 1))
 
 
 def suggestion(given: str, known: Iterable[str], what: str = "keys") -> str:

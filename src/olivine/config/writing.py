@@ -126,9 +126,10 @@ def upgraded(loaded: Loaded, folder: Path) -> str:
     plain = _relative(as_plain(loaded.workflow), as_plain(loaded.as_written, defaults=True), folder)
     engine = {key: value for key, value in plain.get("engine", {}).items() if value != ENGINE[key]}
     plain = {key: engine if key == "engine" else value for key, value in plain.items() if key != "engine" or engine}
+    homes = _homes(loaded, plain)
     above: dict[KeyPath, list[str]] = {}
     for note in loaded.notes:
-        above.setdefault(_place_of(note, loaded, plain), []).append(f"{note}")
+        above.setdefault(_place_of(note, homes, plain), []).append(f"{note}")
     behind = {
         path: str(origin)
         for path, _ in leaves(plain)
@@ -199,19 +200,24 @@ def leaves(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
         yield path, value
 
 
-def _place_of(note: Note, loaded: Loaded, plain: Any) -> KeyPath:
+def _homes(loaded: Loaded, plain: Any) -> dict[KeyPath, KeyPath]:
+    """Return for each path of the user's file the path in the canonical form that its value, or a part of it, has."""
+    origins: Mapping[KeyPath, object] = loaded.places.origins
+    known = [(origin, path) for path, origin in origins.items() if isinstance(origin, tuple) and _holds(plain, path)]
+    homes: dict[KeyPath, KeyPath] = {}
+    for origin, path in sorted(known, key=lambda pair: (len(pair[0]), len(pair[1]), str(pair[1]))):
+        for length in range(1, len(origin) + 1):
+            homes.setdefault(origin[:length], path)
+    return homes
+
+
+def _place_of(note: Note, homes: Mapping[KeyPath, KeyPath], plain: Any) -> KeyPath:
     """Return the path in the canonical form that a note about the user's file is best said at; ``()`` for the head."""
     told: KeyPath = tuple(int(part) if part.isdigit() else part for part in note.path.split("."))
-    origins = loaded.places.origins
     for length in range(len(told), 1, -1):
         prefix = told[:length]
-        below = sorted(
-            (len(origin), len(path), str(path), path)
-            for path, origin in origins.items()
-            if isinstance(origin, tuple) and origin[:length] == prefix and _holds(plain, path)
-        )
-        if below:
-            return below[0][-1]
+        if prefix in homes:
+            return homes[prefix]
         if _holds(plain, prefix):
             return prefix
     return ()

@@ -75,8 +75,8 @@ def _pair(document: Document, process: Section) -> None:
     """Translate where prompt and completion come from."""
     path = process.at("pair_format")
     form, at = process.take("pair_format")
-    name = form or "default"
-    if name in COLUMNS:
+    name = form if form is not None else "default"
+    if isinstance(name, str) and name in COLUMNS:
         origin = at if form is not None else FILLED
         process.put("prompt_col", COLUMNS[name][0], origin)
         process.put("completion_col", COLUMNS[name][1], origin)

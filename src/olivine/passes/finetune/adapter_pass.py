@@ -34,6 +34,21 @@ SLOW_BF16 = (
 )
 
 
+@contextlib.contextmanager
+def _flushed_denormals() -> Iterator[None]:
+    """Count numbers below 1e-38 as zero: gradients are full of them, and a CPU takes some 100 times longer for each.
+
+    It is a register of each thread, inherited by those that it starts, so it must be set before the first product.
+    """
+    import torch
+
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
 class AdapterPass(Pass[AdapterParamsT]):
     """Trains a low-rank adapter on a frozen base. Subclasses say how the base is loaded and the adapter starts."""
 
@@ -138,6 +153,7 @@ class AdapterPass(Pass[AdapterParamsT]):
 
     # What the worker runs -----------------------------------------------------------------------------------------
 
+    @_flushed_denormals()
     def run(self, params: AdapterParamsT, context: RunContext) -> PassResult:
         """Train the adapter and save it; see the base class.
 
@@ -153,7 +169,6 @@ class AdapterPass(Pass[AdapterParamsT]):
         on_gpu = context.host.device == "gpu"
         context.progress(0, None, message="loading libraries")
         _quiet()
-        _flush_denormals()
         tokenizer = load_tokenizer(base, context.trust_remote_code)
         context.progress(0, None, message="reading data")
         data = read_data(params, context, tokenizer)
@@ -415,16 +430,6 @@ def save_adapter(model: Any, output: Path, base_name: str, base: Checkpoint) -> 
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for source in base.tokenizer_files:
         shutil.copyfile(source, output / source.name)
-
-
-def _flush_denormals() -> None:
-    """Count numbers below 1e-38 as zero: gradients are full of them, and a CPU takes some 100 times longer for each.
-
-    It is a register of each thread, inherited by those that it starts, so it must be set before the first product.
-    """
-    import torch
-
-    torch.set_flush_denormal(True)
 
 
 def _quiet() -> None:
