@@ -67,11 +67,13 @@ class TensorInfo:
         dtype: in safetensors' words (``BF16``).
         shape: its dimensions.
         file: name of the file that holds it.
+        offset: place of its first byte in that file.
     """
 
     dtype: str
     shape: tuple[int, ...]
     file: str
+    offset: int = 0
 
     @property
     def elements(self) -> int:
@@ -263,8 +265,9 @@ def read_safetensors(file: Path) -> dict[str, TensorInfo]:
     end = 0
     for name, entry in header.items():
         try:
-            tensor = TensorInfo(entry["dtype"], tuple(int(each) for each in entry["shape"]), file.name)
             begin, stop = entry["data_offsets"]
+            shape = tuple(int(each) for each in entry["shape"])
+            tensor = TensorInfo(entry["dtype"], shape, file.name, 8 + length + begin)
             whole = stop - begin == tensor.bytes and begin >= 0
         except (KeyError, TypeError, ValueError):
             whole = False

@@ -48,7 +48,7 @@ def unpack(packed: Bytes, bits: int, count: int) -> Bytes:
 def pack_gptq(codes: Bytes, bits: int) -> NDArray[np.int32]:
     """Return ``qweight`` of the GPTQ layout: codes ``(N, K)`` to int32 ``(K * bits / 32, N)``, along the columns.
 
-    Source: the layout that AutoGPTQ introduced and transformers reads (https://arxiv.org/abs/2210.17323 has the method).
+    Source: the layout of AutoGPTQ, which transformers reads; the method is https://arxiv.org/abs/2210.17323.
 
     Raises:
         ValueError: ``K`` does not fill whole 32-bit words.

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FACTORS = (0.7, 0.78, 0.86, 0.93, 1.0, -0.76, -0.85, -0.93, -1.02, -1.12)
-"""Parts of the full range that a symmetric search tries: clipping the few largest weights may serve the many. A negative
-one turns the range round, so that the other end gets the extra point. Ten come within 0.5 % of the error that a hundred
-leave, at groups of 32 to 128."""
+"""Parts of the full range that a symmetric search tries: clipping the few largest weights may serve the many. A
+negative one turns the range round, so that the other end gets the extra point. Ten come within 0.5 % of the error that
+a hundred leave, at groups of 32 to 128."""
 
 LONG_FACTORS = tuple(step / 25 * sign for step in range(9, 29) for sign in (1, -1))
 """For groups longer than :data:`LONG`: the longer the group, the further out its largest weight, and the more it pays

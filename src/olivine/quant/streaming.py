@@ -1,0 +1,256 @@
+"""A checkpoint streams through rounding into one file: tile by tile, over all cores, a bounded number in flight.
+
+Nothing here holds more than a few tiles of any matrix. Where each part of each matrix goes is known beforehand, so tiles
+are written in whatever order they are done, and a run that was killed goes on with the matrices that are not in its
+journal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from olivine.quant.packing import pack
+from olivine.quant.reading import TensorReader
+from olivine.quant.scheme import Rounding, Scheme
+
+TILE = 1 << 18
+"""Weights in a tile: 1 MiB in float32, so that the passes over it stay in the processor's cache."""
+
+SYNC_BYTES = 256 << 20
+"""Written between two entries into the journal: what a kill may cost."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows ``start`` to ``stop`` of the matrix ``tensor`` of a checkpoint."""
+
+    tensor: str
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where a matrix of ``N`` rows goes in the file; places in bytes.
+
+    Attributes:
+        codes: packed codes, row after row.
+        scales: scales, row after row.
+        zeros: packed zero points, row after row, each row in whole bytes; ``None`` if the scheme is symmetric.
+    """
+
+    codes: int
+    scales: int
+    zeros: int | None = None
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One matrix to be rounded and written.
+
+    Attributes:
+        name: for progress and the journal.
+        slices: whose rows it has, in order; all of one width.
+        width: ``K``, input features.
+        scheme: what it is stored as.
+        method: how it is rounded.
+        scale_type: numpy's name of the type in which its scales are stored.
+        region: where it goes.
+    """
+
+    name: str
+    slices: tuple[Slice, ...]
+    width: int
+    scheme: Scheme
+    method: Rounding
+    scale_type: Literal["float32", "float16"]
+    region: Region
+
+    @property
+    def rows(self) -> int:
+        """``N``, output features."""
+        return sum(each.rows for each in self.slices)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that it takes in the file."""
+        return self.scheme.stored_bytes(self.rows, self.width, np.dtype(self.scale_type).itemsize)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A matrix that is done.
+
+    Attributes:
+        name: its name.
+        error: Frobenius norm of the error over that of the matrix.
+        bytes: what it takes.
+    """
+
+    name: str
+    error: float
+    bytes: int
+
+
+def stream(
+    matrices: Sequence[Matrix],
+    reader: TensorReader,
+    file: Path,
+    journal: Path,
+    *,
+    threads: int,
+    done: Callable[[Written], None] = lambda _: None,
+) -> list[Written]:
+    """Round every matrix and write it into ``file``, which has its final size already.
+
+    Args:
+        matrices: what to do, in this order.
+        reader: the checkpoint.
+        file: where to.
+        journal: file that remembers what is done; delete it and everything is done again. It must belong to these
+            matrices and this file.
+        threads: tiles that are worked on at the same time.
+        done: called for each matrix when it is done, those of an earlier run first.
+
+    Returns:
+        One entry per matrix.
+
+    Raises:
+        ModelError: a weight is NaN or Inf, or a file is cut off.
+    """
+    import torch
+
+    finished = _read_journal(journal)
+    for matrix in matrices:
+        if matrix.name in finished:
+            done(finished[matrix.name])
+    waiting = [matrix for matrix in matrices if matrix.name not in finished]
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # tiles are what runs in parallel
+    unsynced: list[Written] = []
+    try:
+        for written in _written(waiting, reader, file, threads):
+            done(written)
+            finished[written.name] = written
+            unsynced.append(written)
+            if sum(each.bytes for each in unsynced) >= SYNC_BYTES:
+                _record(journal, file, unsynced)
+                unsynced = []
+        _record(journal, file, unsynced)
+    finally:
+        torch.set_num_threads(before)
+    return [finished[matrix.name] for matrix in matrices]
+
+
+def _written(matrices: Sequence[Matrix], reader: TensorReader, file: Path, threads: int) -> Iterator[Written]:
+    """Yield each matrix when its last tile is in the file."""
+    tiles = ((matrix, each) for matrix in matrices for each in _tiles(matrix))
+    pending: deque[tuple[Matrix, Future[tuple[float, float]]]] = deque()
+    errors: dict[str, list[tuple[float, float]]] = {}
+    left = {matrix.name: sum(1 for _ in _tiles(matrix)) for matrix in matrices}
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            while True:
+                while len(pending) < 2 * threads and (upcoming := next(tiles, None)) is not None:
+                    matrix, (first, part) = upcoming
+                    pending.append((matrix, pool.submit(_tile, matrix, first, part, reader, file)))
+                if not pending:
+                    return
+                matrix, future = pending.popleft()
+                errors.setdefault(matrix.name, []).append(future.result())
+                left[matrix.name] -= 1
+                if not left[matrix.name]:
+                    lost, whole = (sum(parts) for parts in zip(*errors.pop(matrix.name), strict=True))
+                    yield Written(matrix.name, (lost / whole) ** 0.5 if whole else 0.0, matrix.bytes)
+        finally:
+            for _, future in pending:
+                future.cancel()
+
+
+def _tiles(matrix: Matrix) -> Iterator[tuple[int, Slice]]:
+    """Yield the first row in the matrix and the slice of each tile."""
+    step = max(1, TILE // matrix.width)
+    first = 0
+    for each in matrix.slices:
+        for start in range(each.start, each.stop, step):
+            part = Slice(each.tensor, start, min(start + step, each.stop))
+            yield first, part
+            first += part.rows
+
+
+def _tile(matrix: Matrix, first: int, part: Slice, reader: TensorReader, file: Path) -> tuple[float, float]:
+    """Round one tile and write it; return the squares of the norms of its error and of itself."""
+    import torch
+
+    from olivine.quant.rounding import round_weights
+
+    weight = torch.from_numpy(reader.read_rows(part.tensor, part.start, part.stop))
+    scheme = matrix.scheme
+    rounded = round_weights(weight, scheme, matrix.method, scale_dtype=getattr(torch, matrix.scale_type))
+    groups = scheme.groups(matrix.width)
+    places = [
+        (
+            matrix.region.codes,
+            groups * scheme.group(matrix.width) * scheme.bits // 8,
+            pack(_array(rounded.codes), scheme.bits),
+        ),
+        (
+            matrix.region.scales,
+            groups * np.dtype(matrix.scale_type).itemsize,
+            rounded.scales.numpy().astype(matrix.scale_type, copy=False),
+        ),
+    ]
+    if rounded.zeros is not None and matrix.region.zeros is not None:
+        places.append((matrix.region.zeros, -(-groups * scheme.bits // 8), pack(_array(rounded.zeros), scheme.bits)))
+    with open(file, "r+b", buffering=0) as stream:
+        for start, per_row, values in places:
+            stream.seek(start + first * per_row)
+            _write_whole(stream, np.ascontiguousarray(values))
+    lost = rounded.dequantise().sub_(weight)
+    return float(lost.square().sum(dtype=torch.float64)), float(weight.square().sum(dtype=torch.float64))
+
+
+def _array(tensor: object) -> NDArray[np.uint8]:
+    found: NDArray[np.uint8] = tensor.numpy()  # type: ignore[attr-defined]
+    return found
+
+
+def _write_whole(stream: object, values: NDArray[np.generic]) -> None:
+    """Write all of ``values``: an unbuffered file may take less at a time, at a full disk for one."""
+    view = memoryview(values).cast("B")
+    while view:
+        count = stream.write(view)  # type: ignore[attr-defined]
+        view = view[count:]
+
+
+def _read_journal(journal: Path) -> dict[str, Written]:
+    """Return what an earlier run has done. A last line without its end was being written when that run died."""
+    if not journal.exists():
+        return {}
+    lines = journal.read_text(encoding="utf-8").split("\n")[:-1]
+    return {found["name"]: Written(**found) for found in map(json.loads, lines)}
+
+
+def _record(journal: Path, file: Path, written: Sequence[Written]) -> None:
+    """Have ``file`` on the disk, then note ``written`` in the journal."""
+    with open(file, "r+b") as stream:
+        os.fsync(stream.fileno())
+    with open(journal, "a", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(asdict(each)) + "\n" for each in written)
+        stream.flush()
+        os.fsync(stream.fileno())
