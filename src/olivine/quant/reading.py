@@ -84,7 +84,7 @@ class TensorReader:
 
     def _read(self, info: TensorInfo, offset: int, length: int) -> NDArray[np.uint8]:
         buffer = np.empty(length, np.uint8)
-        view = memoryview(buffer)
+        view = buffer.data
         done = 0
         with open(self.checkpoint.path / info.file, "rb", buffering=0) as stream:
             stream.seek(offset)

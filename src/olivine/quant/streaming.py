@@ -1,8 +1,8 @@
 """A checkpoint streams through rounding into one file: tile by tile, over all cores, a bounded number in flight.
 
-Nothing here holds more than a few tiles of any matrix. Where each part of each matrix goes is known beforehand, so tiles
-are written in whatever order they are done, and a run that was killed goes on with the matrices that are not in its
-journal.
+Nothing here holds more than a few tiles of any matrix. Where each part of each matrix goes is known beforehand, so
+tiles are written in whatever order they are done, and a run that was killed goes on with the matrices that are not in
+its journal.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,13 +50,13 @@ class Region:
     """Where a matrix of ``N`` rows goes in the file; places in bytes.
 
     Attributes:
-        codes: packed codes, row after row.
+        codes: packed codes (or values), row after row.
         scales: scales, row after row.
         zeros: packed zero points, row after row, each row in whole bytes; ``None`` if the scheme is symmetric.
     """
 
     codes: int
-    scales: int
+    scales: int = 0
     zeros: int | None = None
 
 
@@ -67,16 +68,16 @@ class Matrix:
         name: for progress and the journal.
         slices: whose rows it has, in order; all of one width.
         width: ``K``, input features.
-        scheme: what it is stored as.
+        scheme: what it is stored as; ``None`` if it is not rounded, and its values go where the codes would.
         method: how it is rounded.
-        scale_type: numpy's name of the type in which its scales are stored.
+        scale_type: numpy's name of the type in which its scales, or its values, are stored.
         region: where it goes.
     """
 
     name: str
     slices: tuple[Slice, ...]
     width: int
-    scheme: Scheme
+    scheme: Scheme | None
     method: Rounding
     scale_type: Literal["float32", "float16"]
     region: Region
@@ -89,7 +90,10 @@ class Matrix:
     @property
     def bytes(self) -> int:
         """Bytes that it takes in the file."""
-        return self.scheme.stored_bytes(self.rows, self.width, np.dtype(self.scale_type).itemsize)
+        size = np.dtype(self.scale_type).itemsize
+        if self.scheme is None:
+            return self.rows * self.width * size
+        return self.scheme.stored_bytes(self.rows, self.width, size)
 
 
 @dataclass(frozen=True)
@@ -195,54 +199,51 @@ def _tiles(matrix: Matrix) -> Iterator[tuple[int, Slice]]:
 
 def _tile(matrix: Matrix, first: int, part: Slice, reader: TensorReader, file: Path) -> tuple[float, float]:
     """Round one tile and write it; return the squares of the norms of its error and of itself."""
+    values = reader.read_rows(part.tensor, part.start, part.stop)
+    if matrix.scheme is None:
+        stored = values.astype(matrix.scale_type, copy=False)
+        _write(file, [(matrix.region.codes + first * matrix.width * stored.itemsize, stored)])
+        lost = values - stored
+        return float(np.vdot(lost, lost)), float(np.vdot(values, values))
     import torch
 
     from olivine.quant.rounding import round_weights
 
-    weight = torch.from_numpy(reader.read_rows(part.tensor, part.start, part.stop))
-    scheme = matrix.scheme
+    weight = torch.from_numpy(values)
+    scheme, region = matrix.scheme, matrix.region
     rounded = round_weights(weight, scheme, matrix.method, scale_dtype=getattr(torch, matrix.scale_type))
-    groups = scheme.groups(matrix.width)
-    places = [
-        (
-            matrix.region.codes,
-            groups * scheme.group(matrix.width) * scheme.bits // 8,
-            pack(_array(rounded.codes), scheme.bits),
-        ),
-        (
-            matrix.region.scales,
-            groups * np.dtype(matrix.scale_type).itemsize,
-            rounded.scales.numpy().astype(matrix.scale_type, copy=False),
-        ),
+    parts = [
+        (region.codes, pack(rounded.codes.numpy(), scheme.bits)),
+        (region.scales, rounded.scales.numpy().astype(matrix.scale_type, copy=False)),
     ]
-    if rounded.zeros is not None and matrix.region.zeros is not None:
-        places.append((matrix.region.zeros, -(-groups * scheme.bits // 8), pack(_array(rounded.zeros), scheme.bits)))
+    if rounded.zeros is not None and region.zeros is not None:
+        parts.append((region.zeros, pack(rounded.zeros.numpy(), scheme.bits)))
+    _write(file, [(start + first * each[0].nbytes, each) for start, each in parts])
+    error = rounded.dequantise().sub_(weight)
+    return float(error.square().sum(dtype=torch.float64)), float(weight.square().sum(dtype=torch.float64))
+
+
+def _write(file: Path, parts: Sequence[tuple[int, NDArray[Any]]]) -> None:
+    """Write each array at its place."""
     with open(file, "r+b", buffering=0) as stream:
-        for start, per_row, values in places:
-            stream.seek(start + first * per_row)
+        for place, values in parts:
+            stream.seek(place)
             _write_whole(stream, np.ascontiguousarray(values))
-    lost = rounded.dequantise().sub_(weight)
-    return float(lost.square().sum(dtype=torch.float64)), float(weight.square().sum(dtype=torch.float64))
 
 
-def _array(tensor: object) -> NDArray[np.uint8]:
-    found: NDArray[np.uint8] = tensor.numpy()  # type: ignore[attr-defined]
-    return found
-
-
-def _write_whole(stream: object, values: NDArray[np.generic]) -> None:
+def _write_whole(stream: FileIO, values: NDArray[Any]) -> None:
     """Write all of ``values``: an unbuffered file may take less at a time, at a full disk for one."""
-    view = memoryview(values).cast("B")
+    view = values.reshape(-1).view(np.uint8).data
     while view:
-        count = stream.write(view)  # type: ignore[attr-defined]
-        view = view[count:]
+        view = view[stream.write(view) :]
 
 
 def _read_journal(journal: Path) -> dict[str, Written]:
-    """Return what an earlier run has done. A last line without its end was being written when that run died."""
+    """Return what an earlier run has done, having cut off a last line that it died over."""
     if not journal.exists():
         return {}
     lines = journal.read_text(encoding="utf-8").split("\n")[:-1]
+    journal.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return {found["name"]: Written(**found) for found in map(json.loads, lines)}
 
 

@@ -15,12 +15,24 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from olivine.errors import Location, OlivineError, Problem, StepError
+from olivine.models.checkpoint import Checkpoint, read_checkpoint
+from olivine.models.decoder import why_not_plain
 from olivine.models.genai import PROVIDERS, can_run, disable_telemetry
 from olivine.passes.base import Accelerator, Format, Params, Pass, PassResult, PlanContext, Requirement, RunContext
 from olivine.passes.convert.builder_facts import SEEN_WITH, builder_facts, builder_options
+from olivine.quant.scheme import Rounding, Scheme
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
-Algorithm = Literal["default", "rtn", "rtn_last", "k_quant", "k_quant_last", "k_quant_mixed", "k_quant_linear"]
+Algorithm = Literal[
+    "search", "hqq", "default", "rtn", "rtn_last", "k_quant", "k_quant_last", "k_quant_mixed", "k_quant_linear"
+]
+
+STREAMED = frozenset({None, "search", "hqq"})
+"""Algorithms of :mod:`olivine.quant`, which round weights as they stream by; the others are the builder's own, and it
+loads the whole checkpoint for them."""
+
+HARMLESS_OPTIONS = frozenset({"shared_embeddings", "filename", "prune_lm_head"})
+"""Extra options that a streamed build can pass on: they shape the graph and not the weights."""
 
 MIXED = frozenset({"rtn_last", "k_quant_last", "k_quant_mixed", "k_quant_linear"})
 """Algorithms that keep some layers in 8 bits."""
@@ -104,9 +116,17 @@ class ModelBuilderParams(Params):
     int4_nodes_to_exclude: list[str] | None = None
     """Names of nodes to leave alone, e.g. ``/lm_head/MatMul``."""
     int4_algo_config: Algorithm | None = None
-    """How weights are rounded. ``default``, ``rtn``: to the nearest. ``k_quant``: scales by least squares; slower, more
-    accurate. ``*_last``: the output layer in 8 bits. ``k_quant_mixed``: that, and the most sensitive layers in 8 bits.
-    ``k_quant_linear``: the linear-attention layers of hybrid models in 8 bits."""
+    """How weights are rounded. ``search``: scales by least squares over many ranges, while the checkpoint streams by
+    and is never in memory as a whole; this is what happens if nothing is given, where the checkpoint is a plain decoder.
+    ``hqq``: the same way, by half-quadratic quantisation; slow. The others are the builder's own, and load the whole
+    checkpoint. ``default``, ``rtn``: to the nearest. ``k_quant``: by least squares, slowly. ``*_last``: the output layer
+    in 8 bits. ``k_quant_mixed``: that, and the most sensitive layers in 8 bits. ``k_quant_linear``: the linear-attention
+    layers of hybrid models in 8 bits."""
+    embedding_bits: Literal[4, 8] | None = None
+    """Quantise the embedding table too. In 8 bits it loses next to nothing, and a quarter of a small model's size goes.
+    Default: as the output layer if the model ties the two, else left as it is. With ``search`` and ``hqq`` only."""
+    lm_head_bits: Literal[4, 8] | None = None
+    """Bits of the output layer. Default: those of ``precision``. With ``search`` and ``hqq`` only."""
     exclude_embeds: bool = False
     """Leave out the embedding; the model takes ``inputs_embeds``."""
     exclude_lm_head: bool = False
@@ -133,8 +153,10 @@ class ModelBuilder(Pass[ModelBuilderParams]):
     The folder that comes out is what an app loads. Before it counts as made it is loaded and one token is generated,
     where this machine has the target's execution provider; elsewhere a note says that it was not tried.
 
-    The builder loads the whole checkpoint into memory: count on about two and a half times its size in 16-bit form, and
-    more for ``fp32``.
+    With ``int4`` and ``int8`` the weights of a plain decoder (Llama, Phi-3, Qwen, Mistral, Gemma ...) are rounded as
+    they stream from the checkpoint's files into the result, so that the model may be larger than memory; a run that was
+    killed goes on where it was. Otherwise the builder loads the whole checkpoint: count on about two and a half times
+    its size in 16-bit form, and more for ``fp32``.
 
     Raises:
         StepError: the builder refused or failed, or its result does not load or gives no numbers.
@@ -196,6 +218,10 @@ class ModelBuilder(Pass[ModelBuilderParams]):
         if gather and (params.precision == "int8" or (params.precision == "int4" and algorithm != "default")):
             how = f"{params.precision} and int4_algo_config {algorithm}"
             notes.append(f"int4_op_types_to_quantize: the embedding is not quantised with {how}")
+        if params.precision in ("int4", "int8") and not params.metadata_only and context.model.path is not None:
+            reason = _why_not_streamed(params, context.target, read_checkpoint(context.model.path))
+            if reason:
+                notes.append(f"the whole checkpoint is loaded into memory: {reason}")
         return params, notes
 
     @classmethod
@@ -207,18 +233,24 @@ class ModelBuilder(Pass[ModelBuilderParams]):
             *_check_qdq(params, context),
             *_check_op_types(params),
             *_check_options(params),
+            *_check_streaming(params, context),
         ]
 
     def run(self, params: ModelBuilderParams, context: RunContext) -> PassResult:
         """See :meth:`Pass.run`."""
         provider = PROVIDERS[context.target.execution_provider]
-        _build(params, context, provider)
+        checkpoint = read_checkpoint(context.inputs["model"])
+        metrics: dict[str, float] = {}
+        if _why_not_streamed(params, context.target, checkpoint):
+            _build(params, context, provider, context.inputs["model"], context.output)
+        else:
+            metrics = _build_streamed(params, context, provider, checkpoint)
         _merge_search(context.output / "genai_config.json", params.search)
         _keep_chat_template(context.inputs["model"], context.output)
         tried = _try(params, context)
         size = sum(file.stat().st_size for file in context.output.rglob("*") if file.is_file())
         return PassResult(
-            metrics={"size_bytes": float(size)},
+            metrics={"size_bytes": float(size), **metrics},
             attributes={"precision": params.precision, "execution_provider": provider, "tried": tried},
         )
 
@@ -435,13 +467,110 @@ def _as_text(key: str, value: Any) -> str:
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
-def _build(params: ModelBuilderParams, context: RunContext, provider: str) -> None:
+def _why_not_streamed(params: ModelBuilderParams, target: Accelerator, checkpoint: Checkpoint) -> str | None:
+    """Return what keeps the weights from being rounded as they stream by, or ``None``."""
+    asked = next(
+        (
+            name
+            for name, given in (
+                (f"precision {params.precision}", params.precision not in ("int4", "int8")),
+                ("metadata_only", params.metadata_only),
+                (f"int4_algo_config {params.int4_algo_config}", params.int4_algo_config not in STREAMED),
+                ("use_qdq", params.use_qdq),
+                ("use_cuda_bf16", params.use_cuda_bf16),
+                ("int4_nodes_to_exclude", bool(params.int4_nodes_to_exclude)),
+                ("int4_op_types_to_quantize", "MatMul" not in (params.int4_op_types_to_quantize or ["MatMul"])),
+                (target.execution_provider, PROVIDERS.get(target.execution_provider) == "NvTensorRtRtx"),
+                *((f"extra_options.{key}", key not in HARMLESS_OPTIONS) for key in params.extra_options),
+            )
+            if given
+        ),
+        None,
+    )
+    if asked:
+        return f"{asked} is the builder's own way"
+    return why_not_plain(checkpoint.config, checkpoint.tensors)
+
+
+def _check_streaming(params: ModelBuilderParams, context: PlanContext) -> list[Problem]:
+    """Return which parameters ask for what only a streamed build does, where there can be none."""
+    given = [
+        name
+        for name, is_given in (
+            ("int4_algo_config", params.int4_algo_config in ("search", "hqq")),
+            ("embedding_bits", params.embedding_bits is not None),
+            ("lm_head_bits", params.lm_head_bits is not None),
+        )
+        if is_given
+    ]
+    if not given or context.model.path is None:
+        return []
+    reason = _why_not_streamed(params, context.target, read_checkpoint(context.model.path))
+    if reason is None:
+        return []
+    return [
+        Problem(
+            f"{name} {getattr(params, name)} does not go together with the rest",
+            Location(path=name),
+            f"weights can be rounded in Olivine's own way only while they stream, and here they cannot: {reason}",
+            f"leave {name} out, or what is in the way",
+        )
+        for name in given
+    ]
+
+
+def _build_streamed(
+    params: ModelBuilderParams, context: RunContext, provider: str, checkpoint: Checkpoint
+) -> dict[str, float]:
+    """Build the graph of the checkpoint's skeleton and stream the weights into it; return metrics."""
+    from olivine.passes.convert.attaching import Choice
+    from olivine.passes.convert.streamed_build import build_streamed
+    from olivine.quant.reading import TensorReader
+
+    shared = params.extra_options.get("shared_embeddings", True) is not False
+    tied = _tied(checkpoint.config) and shared
+    bits = 4 if params.precision == "int4" else 8
+    group = params.int4_block_size or 32
+    symmetric = params.int4_is_symmetric is not False
+    method: Rounding = "hqq" if params.int4_algo_config == "hqq" else "search"
+    head_bits = params.lm_head_bits or bits
+    gather = "Gather" in (params.int4_op_types_to_quantize or ())
+    embedding_bits = params.embedding_bits or (head_bits if tied else bits if gather else None)
+
+    def choose(name: str, width: int) -> Choice:
+        if name != "/model/embed_tokens":
+            return Choice(Scheme(head_bits if name == "/lm_head" else bits, group, symmetric), method)
+        if embedding_bits is None or width % group:
+            return Choice(None)
+        return Choice(Scheme(embedding_bits, group, symmetric), method)
+
+    graph = params.model_copy(
+        update={
+            "precision": "int4",
+            "int4_algo_config": None,
+            "int4_block_size": None,
+            "int4_is_symmetric": None,
+            "int4_op_types_to_quantize": None,
+            "extra_options": params.extra_options | {"shared_embeddings": False},
+        }
+    )
+
+    def build(source: Path, output: Path) -> None:
+        _build(graph, context, provider, source, output)
+
+    built = build_streamed(TensorReader(checkpoint), context, build, choose, tied=tied)
+    return {"weight_error": built.error}
+
+
+def _build(
+    params: ModelBuilderParams, context: RunContext, provider: str, source_folder: Path, output_folder: Path
+) -> None:
     """Call the builder's two public functions: ``parse_extra_options``, which prepares, and ``create_model``."""
     context.progress(0, None, message="loading the model builder")
     from onnxruntime_genai.models import builder
 
     disable_telemetry()
-    source, output = str(context.inputs["model"]), str(context.output)
+    source, output = str(source_folder), str(output_folder)
     scratch = context.checkpoint / "builder"
     shutil.rmtree(scratch, ignore_errors=True)  # of a build that was killed
     place = (None, source, output, params.precision, provider, str(scratch))

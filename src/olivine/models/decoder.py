@@ -1,0 +1,78 @@
+"""What the tensors of a plain decoder are called, and what a fused one holds. Importable without numpy.
+
+Llama, Mistral, Qwen, Phi-3, Gemma and their kin in transformers share these names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from olivine.models.checkpoint import TensorInfo
+
+EMBEDDING = "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
+
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+"""safetensors' words for types of unquantised weights."""
+
+_MATRIX = re.compile(
+    r"model\.layers\.\d+\.(?:self_attn\.(?:q|k|v|o|qkv)_proj|mlp\.(?:gate|up|down|gate_up)_proj)\.weight"
+)
+_VECTOR = re.compile(
+    r"model\.layers\.\d+\.(?:\w*norm|self_attn\.\w+|mlp\.\w+)\.(?:weight|bias)"
+    r"|model\.norm\.(?:weight|bias)|lm_head\.bias"
+)
+_UNUSED = re.compile(r".*\.rotary_emb\.inv_freq")
+
+
+def is_used(name: str) -> bool:
+    """Return whether the tensor ``name`` shapes the model; old checkpoints hold some that are computed anew."""
+    return not _UNUSED.fullmatch(name)
+
+
+def why_not_plain(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> str | None:
+    """Return what keeps a checkpoint from being a plain, unquantised decoder, or ``None``."""
+    for name, tensor in tensors.items():
+        if not is_used(name):
+            continue
+        if tensor.dtype not in FLOATS:
+            return f"{name} is stored as {tensor.dtype}"
+        matrix = len(tensor.shape) == 2 and (name in (EMBEDDING, HEAD) or _MATRIX.fullmatch(name))
+        if not matrix and not (len(tensor.shape) == 1 and _VECTOR.fullmatch(name)):
+            return f"{name} is no tensor of a plain decoder"
+    if EMBEDDING not in tensors:
+        return f"there is no {EMBEDDING}"
+    if any(name.endswith("qkv_proj.weight") for name in tensors) and attention_rows(config) is None:
+        return "config.json does not say how many attention heads there are"
+    return None
+
+
+def attention_rows(config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the output features of the query and of the key projection; ``None`` if ``config.json`` does not say."""
+    heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")
+    if not isinstance(heads, int) or not isinstance(hidden, int):
+        return None
+    each = config.get("head_dim") or hidden // heads
+    return heads * each, (config.get("num_key_value_heads") or heads) * each
+
+
+def parts(name: str, rows: int, config: Mapping[str, Any]) -> Sequence[tuple[str, int, int]]:
+    """Return the modules that the tensor ``name`` of ``rows`` rows holds, each with its first row and its end.
+
+    Phi-3 stores query, key and value as one tensor, and gate and up as one.
+    """
+    module = name.rsplit(".", 1)[0]
+    if module.endswith(".qkv_proj"):
+        attention = module.removesuffix("qkv_proj")
+        query, key = attention_rows(config) or (rows, 0)
+        return [
+            (f"{attention}q_proj", 0, query),
+            (f"{attention}k_proj", query, query + key),
+            (f"{attention}v_proj", query + key, rows),
+        ]
+    if module.endswith(".gate_up_proj"):
+        mlp = module.removesuffix("gate_up_proj")
+        return [(f"{mlp}gate_proj", 0, rows // 2), (f"{mlp}up_proj", rows // 2, rows)]
+    return [(module, 0, rows)]

@@ -1,0 +1,282 @@
+"""From the graph of a skeleton to the graph of the model: shapes and attributes set, data laid out, nothing loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from olivine.models.checkpoint import TensorInfo
+from olivine.models.decoder import EMBEDDING
+from olivine.passes.convert.skeleton import MARK, Skeleton
+from olivine.quant.scheme import Rounding, Scheme
+from olivine.quant.streaming import Matrix, Region, Slice
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+ALIGNMENT = 4096
+"""Bytes: a page, so that the runtime can map each tensor by itself."""
+
+DOMAIN = "com.microsoft"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How one matrix is to be stored.
+
+    Attributes:
+        scheme: ``None`` leaves it in the graph's float type (the embedding only).
+        method: how it is rounded.
+    """
+
+    scheme: Scheme | None
+    method: Rounding = "search"
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A graph whose data is still to be written.
+
+    Attributes:
+        model: the graph, every large tensor external.
+        matrices: what to stream into the data file.
+        size: bytes of the data file.
+        copied: what to copy from the skeleton's data file: (place there, bytes, place in the new file).
+    """
+
+    model: ModelProto
+    matrices: tuple[Matrix, ...]
+    size: int
+    copied: tuple[tuple[int, int, int], ...]
+
+
+class _Layout:
+    """Hands out aligned places in the data file."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def take(self, count: int) -> int:
+        place = -(-self.size // ALIGNMENT) * ALIGNMENT if count >= ALIGNMENT else -(-self.size // 64) * 64
+        self.size = place + count
+        return place
+
+
+def attach(
+    graph_file: Path,
+    data_name: str,
+    skeleton: Skeleton,
+    tensors: Mapping[str, TensorInfo],
+    choose: Callable[[str, int], Choice],
+    *,
+    tied: bool,
+) -> Attached:
+    """Plan the real model on the graph that was built of its skeleton.
+
+    Args:
+        graph_file: the skeleton's ONNX model; its data file lies beside it and is read.
+        data_name: name of the data file that the new graph refers to.
+        skeleton: what its marks mean.
+        tensors: the real checkpoint.
+        choose: called with a node's name (``/model/layers.0/mlp/down_proj``, ``/lm_head``, ``/model/embed_tokens``) and
+            its input features ``K``; says how its rows are stored.
+        tied: whether embedding and output layer share their data, where both are quantised alike.
+
+    Raises:
+        ValueError: the graph is not as the builder was seen to build it.
+    """
+    import onnx
+
+    model = onnx.load(str(graph_file), load_external_data=False)
+    graph = model.graph
+    layout = _Layout()
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    before = list(_external(graph))
+    data = np.memmap(graph_file.with_name(f"{graph_file.name}.data"), np.uint8, "r")
+    matrices: list[Matrix] = []
+    replaced: set[str] = set()
+    for node in graph.node:
+        if node.op_type == "MatMulNBits":
+            matrix, names = _attach_matmul(node, initializers, data, skeleton, tensors, choose, layout, data_name)
+            matrices.append(matrix)
+            replaced |= names
+    gather = next((node for node in graph.node if node.op_type == "Gather" and EMBEDDING in node.input), None)
+    if gather is not None:
+        head = next((each for each in matrices if each.name == "/lm_head"), None) if tied else None
+        matrices += _attach_embedding(gather, graph, initializers, tensors, choose, layout, data_name, head)
+        replaced.add(EMBEDDING)
+    copied = []
+    for tensor in before:
+        if tensor.name in replaced:
+            continue
+        offset, length = _place(tensor)
+        place = layout.take(length)
+        copied.append((offset, length, place))
+        _refer(tensor, data_name, place, length)
+    _forget_unused(graph)
+    return Attached(model, tuple(matrices), layout.size, tuple(copied))
+
+
+def _attach_matmul(
+    node: NodeProto,
+    initializers: Mapping[str, TensorProto],
+    data: Any,
+    skeleton: Skeleton,
+    tensors: Mapping[str, TensorInfo],
+    choose: Callable[[str, int], Choice],
+    layout: _Layout,
+    data_name: str,
+) -> tuple[Matrix, set[str]]:
+    """Give ``node`` the real weights."""
+    codes, scales, zeros = (initializers[name] for name in node.input[1:4])
+    offset, length = _place(codes)
+    slices = skeleton.slices(data[offset : offset + length].reshape(-1, MARK))
+    width = tensors[slices[0].tensor].shape[1]
+    name = node.name.removesuffix("/MatMulNBits")
+    choice = choose(name, width)
+    if choice.scheme is None:
+        raise ValueError(f"{name} cannot stay unquantised")
+    scheme = choice.scheme
+    matrix = Matrix(name, slices, width, scheme, choice.method, _float_name(scales), Region(0))
+    groups, group = scheme.groups(width), scheme.group(width)
+    rows, scale_size = matrix.rows, np.dtype(matrix.scale_type).itemsize
+    blob, zero_bytes = group * scheme.bits // 8, -(-groups * scheme.bits // 8)
+    region = Region(
+        layout.take(rows * groups * blob),
+        layout.take(rows * groups * scale_size),
+        None if scheme.symmetric else layout.take(rows * zero_bytes),
+    )
+    _resize(codes, [rows, groups, blob], data_name, region.codes, rows * groups * blob)
+    _resize(scales, [rows * groups], data_name, region.scales, rows * groups * scale_size)
+    _set_attributes(node, K=width, N=rows, bits=scheme.bits, block_size=group)
+    if region.zeros is None:
+        del node.input[3:]
+    else:
+        _resize(zeros, [rows * zero_bytes], data_name, region.zeros, rows * zero_bytes)
+        del node.input[4:]
+    return replace(matrix, region=region), {codes.name, scales.name, zeros.name}
+
+
+def _attach_embedding(
+    node: NodeProto,
+    graph: GraphProto,
+    initializers: Mapping[str, TensorProto],
+    tensors: Mapping[str, TensorInfo],
+    choose: Callable[[str, int], Choice],
+    layout: _Layout,
+    data_name: str,
+    head: Matrix | None,
+) -> list[Matrix]:
+    """Give the embedding its rows; return what is to be streamed: nothing, if they are the output layer's."""
+    from onnx import TensorProto
+
+    table = initializers[EMBEDDING]
+    rows, width = tensors[EMBEDDING].shape
+    slices = (Slice(EMBEDDING, 0, rows),)
+    choice = choose("/model/embed_tokens", width)
+    scheme, float_name = choice.scheme, _float_name(table)
+    float_type, float_size = table.data_type, np.dtype(float_name).itemsize
+    matrix = Matrix("/model/embed_tokens", slices, width, scheme, choice.method, float_name, Region(0))
+    if scheme is None:
+        place = layout.take(matrix.bytes)
+        _resize(table, [rows, width], data_name, place, matrix.bytes)
+        return [replace(matrix, region=Region(place))]
+    group, groups = scheme.group(width), scheme.groups(width)
+    if width % group:
+        raise ValueError(f"rows of {width} do not divide into groups of {group}, which the embedding needs")
+    packed, zero_bytes = width * scheme.bits // 8, -(-groups * scheme.bits // 8)
+    shared = head if head is not None and (head.slices, head.scheme) == (slices, scheme) else None
+    if shared is not None:
+        region = shared.region
+    else:
+        zeros_size = None if scheme.symmetric else rows * zero_bytes
+        region = Region(
+            layout.take(rows * packed),
+            layout.take(rows * groups * float_size),
+            None if zeros_size is None else layout.take(zeros_size),
+        )
+    table.data_type = TensorProto.UINT8
+    _resize(table, [rows, packed], data_name, region.codes, rows * packed)
+    inputs = [EMBEDDING, node.input[1], "model.embed_tokens.scales"]
+    scales = graph.initializer.add(name=inputs[2], data_type=float_type)
+    _resize(scales, [rows, groups], data_name, region.scales, rows * groups * float_size)
+    if region.zeros is not None:
+        inputs.append("model.embed_tokens.zeros")
+        zeros = graph.initializer.add(name=inputs[3], data_type=TensorProto.UINT8)
+        _resize(zeros, [rows, zero_bytes], data_name, region.zeros, rows * zero_bytes)
+    node.op_type, node.domain = "GatherBlockQuantized", DOMAIN
+    del node.input[:], node.attribute[:]
+    node.input.extend(inputs)
+    _set_attributes(node, bits=scheme.bits, block_size=group, gather_axis=0, quantize_axis=1)
+    return [replace(matrix, region=region)] if shared is None else []
+
+
+def _set_attributes(node: NodeProto, **values: int) -> None:
+    from onnx import helper
+
+    kept = [attribute for attribute in node.attribute if attribute.name not in values]
+    del node.attribute[:]
+    node.attribute.extend([*kept, *(helper.make_attribute(name, value) for name, value in values.items())])
+
+
+def _resize(tensor: TensorProto, shape: list[int], data_name: str, place: int, length: int) -> None:
+    del tensor.dims[:]
+    tensor.dims.extend(shape)
+    _refer(tensor, data_name, place, length)
+
+
+def _refer(tensor: TensorProto, data_name: str, place: int, length: int) -> None:
+    """Say that the data of ``tensor`` is at ``place`` of the data file."""
+    from onnx import TensorProto
+
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    del tensor.external_data[:]
+    for key, value in (("location", data_name), ("offset", place), ("length", length)):
+        tensor.external_data.add(key=key, value=str(value))
+
+
+def _place(tensor: TensorProto) -> tuple[int, int]:
+    """Return the offset and the length of external data."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    return int(entries.get("offset", 0)), int(entries["length"])
+
+
+def _external(graph: GraphProto) -> Iterator[TensorProto]:
+    """Yield every external tensor of ``graph`` and of the graphs in its nodes."""
+    from onnx import TensorProto
+
+    for tensor in graph.initializer:
+        if tensor.data_location == TensorProto.EXTERNAL:
+            yield tensor
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t") and attribute.t.data_location == TensorProto.EXTERNAL:
+                yield attribute.t
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _external(inner)
+
+
+def _float_name(tensor: TensorProto) -> Literal["float32", "float16"]:
+    from onnx import TensorProto
+
+    names: dict[int, Literal["float32", "float16"]] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
+    found = names.get(tensor.data_type)
+    if found is None:
+        raise ValueError(f"{tensor.name} is neither float32 nor float16")
+    return found
+
+
+def _forget_unused(graph: GraphProto) -> None:
+    """Drop initializers that no node takes any more, and the shapes that the skeleton's values had."""
+    used = {name for node in graph.node for name in node.input}
+    names = {tensor.name for tensor in graph.initializer}
+    initializers = [tensor for tensor in graph.initializer if tensor.name in used]
+    values = [value for value in graph.value_info if value.name not in names]
+    del graph.initializer[:], graph.value_info[:]
+    graph.initializer.extend(initializers)
+    graph.value_info.extend(values)

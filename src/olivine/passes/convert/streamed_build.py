@@ -1,0 +1,104 @@
+"""Building a GenAI model of a checkpoint that is never in memory: the graph from its skeleton, the weights streamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from olivine.passes.base import RunContext
+from olivine.passes.convert.attaching import Attached, Choice, attach
+from olivine.passes.convert.skeleton import write_skeleton
+from olivine.quant.reading import TensorReader
+from olivine.quant.streaming import Written, stream
+
+JOURNAL = "journal.jsonl"
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was built.
+
+    Attributes:
+        written: one entry per matrix.
+    """
+
+    written: tuple[Written, ...]
+
+    @property
+    def error(self) -> float:
+        """Relative error of the weights, the mean over matrices weighted by their bytes."""
+        total = sum(each.bytes for each in self.written)
+        return sum(each.error * each.bytes for each in self.written) / total if total else 0.0
+
+
+def build_streamed(
+    reader: TensorReader,
+    context: RunContext,
+    build: Callable[[Path, Path], None],
+    choose: Callable[[str, int], Choice],
+    *,
+    tied: bool,
+) -> Built:
+    """Build ``context.output``.
+
+    Args:
+        reader: the checkpoint; it has a skeleton.
+        context: ``checkpoint`` keeps what is written until all of it is there, so a killed run goes on.
+        build: has the model builder build the checkpoint in its first argument into the folder of its second.
+        choose: see :func:`~olivine.passes.convert.attaching.attach`.
+        tied: whether the embedding takes the output layer's weights.
+
+    Raises:
+        ModelError: a tensor cannot be read, or is not finite.
+        OSError: there is no room for the result; found before anything is rounded.
+    """
+    import onnx
+
+    scratch = context.checkpoint / "skeleton"
+    shutil.rmtree(scratch, ignore_errors=True)  # of a build that was killed
+    context.progress(0, None, message="building the graph")
+    skeleton = write_skeleton(reader, scratch / "in")
+    built = scratch / "out"
+    build(scratch / "in", built)
+    (graph_file,) = built.glob("*.onnx")
+    data_name = f"{graph_file.name}.data"
+    attached = attach(graph_file, data_name, skeleton, reader.tensors, choose, tied=tied)
+    data = context.checkpoint / data_name
+    _prepare(data, context.checkpoint / JOURNAL, attached, built / data_name)
+    total = sum(matrix.bytes for matrix in attached.matrices)
+    so_far = 0
+
+    def report(written: Written) -> None:
+        nonlocal so_far
+        so_far += written.bytes
+        context.progress(so_far / 1e6, total / 1e6, unit="MB", message=f"rounding {written.name}", error=written.error)
+
+    written = stream(
+        attached.matrices, reader, data, context.checkpoint / JOURNAL, threads=os.cpu_count() or 1, done=report
+    )
+    for file in built.iterdir():
+        if file.name not in (graph_file.name, data_name):
+            shutil.move(file, context.output / file.name)
+    onnx.save(attached.model, str(context.output / graph_file.name))
+    shutil.move(data, context.output / data_name)
+    (context.checkpoint / JOURNAL).unlink()
+    shutil.rmtree(scratch)
+    return Built(tuple(written))
+
+
+def _prepare(data: Path, journal: Path, attached: Attached, skeleton_data: Path) -> None:
+    """Have a data file of the right size with the small tensors in it; keep the one that a killed run left."""
+    if not data.exists() or data.stat().st_size != attached.size:
+        journal.unlink(missing_ok=True)
+        with open(data, "wb") as stream:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(stream.fileno(), 0, attached.size)  # a full disk is found now
+            stream.truncate(attached.size)
+    with open(skeleton_data, "rb") as source, open(data, "r+b") as stream:
+        for offset, length, place in attached.copied:
+            source.seek(offset)
+            stream.seek(place)
+            stream.write(source.read(length))
