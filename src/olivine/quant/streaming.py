@@ -20,12 +20,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from olivine.quant.kernels import encode, find_scales
 from olivine.quant.packing import pack
 from olivine.quant.reading import TensorReader
+from olivine.quant.rounding import as_stored, round_weights
 from olivine.quant.scheme import Rounding, Scheme
 
-TILE = 1 << 18
-"""Weights in a tile: 1 MiB in float32, so that the passes over it stay in the processor's cache."""
+TILE = 1 << 20
+"""Weights in a tile: 4 MiB in float32. Smaller ones cost more in calls, larger ones more memory."""
 
 SYNC_BYTES = 256 << 20
 """Written between two entries into the journal: what a kill may cost."""
@@ -205,22 +207,30 @@ def _tile(matrix: Matrix, first: int, part: Slice, reader: TensorReader, file: P
         _write(file, [(matrix.region.codes + first * matrix.width * stored.itemsize, stored)])
         lost = values - stored
         return float(np.vdot(lost, lost)), float(np.vdot(values, values))
+    scheme, region = matrix.scheme, matrix.region
+    scales, zeros = _scales(values, matrix, scheme)
+    packed, lost_square, whole_square = encode(values, scheme, scales, zeros)
+    parts = [(region.codes, packed), (region.scales, scales.astype(matrix.scale_type, copy=False))]
+    if region.zeros is not None:
+        parts.append((region.zeros, pack(zeros, scheme.bits)))
+    _write(file, [(start + first * each[0].nbytes, each) for start, each in parts])
+    return lost_square, whole_square
+
+
+def _scales(
+    values: NDArray[np.float32], matrix: Matrix, scheme: Scheme
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Return scales as they will be stored, and zero points."""
     import torch
 
-    from olivine.quant.rounding import round_weights
-
-    weight = torch.from_numpy(values)
-    scheme, region = matrix.scheme, matrix.region
-    rounded = round_weights(weight, scheme, matrix.method, scale_dtype=getattr(torch, matrix.scale_type))
-    parts = [
-        (region.codes, pack(rounded.codes.numpy(), scheme.bits)),
-        (region.scales, rounded.scales.numpy().astype(matrix.scale_type, copy=False)),
-    ]
-    if rounded.zeros is not None and region.zeros is not None:
-        parts.append((region.zeros, pack(rounded.zeros.numpy(), scheme.bits)))
-    _write(file, [(start + first * each[0].nbytes, each) for start, each in parts])
-    error = rounded.dequantise().sub_(weight)
-    return float(error.square().sum(dtype=torch.float64)), float(weight.square().sum(dtype=torch.float64))
+    if matrix.method == "hqq":
+        rounded = round_weights(torch.from_numpy(values), scheme, "hqq")
+        scales = rounded.scales
+        zeros = np.full(scales.shape, scheme.middle, np.uint8) if rounded.zeros is None else rounded.zeros.numpy()
+    else:
+        found, zeros = find_scales(values, scheme, matrix.method)
+        scales = torch.from_numpy(found)
+    return as_stored(scales, getattr(torch, matrix.scale_type)).numpy(), zeros
 
 
 def _write(file: Path, parts: Sequence[tuple[int, NDArray[Any]]]) -> None:

@@ -117,11 +117,11 @@ class ModelBuilderParams(Params):
     """Names of nodes to leave alone, e.g. ``/lm_head/MatMul``."""
     int4_algo_config: Algorithm | None = None
     """How weights are rounded. ``search``: scales by least squares over many ranges, while the checkpoint streams by
-    and is never in memory as a whole; this is what happens if nothing is given, where the checkpoint is a plain decoder.
-    ``hqq``: the same way, by half-quadratic quantisation; slow. The others are the builder's own, and load the whole
-    checkpoint. ``default``, ``rtn``: to the nearest. ``k_quant``: by least squares, slowly. ``*_last``: the output layer
-    in 8 bits. ``k_quant_mixed``: that, and the most sensitive layers in 8 bits. ``k_quant_linear``: the linear-attention
-    layers of hybrid models in 8 bits."""
+    and is never in memory as a whole; this is what happens if nothing is given, for a plain decoder. ``hqq``: the same
+    way, by half-quadratic quantisation; slow. The others are the builder's own, and load the whole checkpoint.
+    ``default``, ``rtn``: to the nearest. ``k_quant``: by least squares, slowly. ``*_last``: the output layer in 8 bits.
+    ``k_quant_mixed``: that, and the most sensitive layers in 8 bits. ``k_quant_linear``: the linear-attention layers of
+    hybrid models in 8 bits."""
     embedding_bits: Literal[4, 8] | None = None
     """Quantise the embedding table too. In 8 bits it loses next to nothing, and a quarter of a small model's size goes.
     Default: as the output layer if the model ties the two, else left as it is. With ``search`` and ``hqq`` only."""
@@ -175,6 +175,7 @@ class ModelBuilder(Pass[ModelBuilderParams]):
         Requirement("onnxruntime|onnxruntime-gpu|onnxruntime-directml", "cpu"),
         Requirement("onnx", "cpu"),
         Requirement("onnx-ir", "cpu"),
+        Requirement("numba", "cpu"),
         Requirement("torch", "torch"),
         Requirement("transformers", "torch", ">=5,<6"),
     )
@@ -182,6 +183,7 @@ class ModelBuilder(Pass[ModelBuilderParams]):
         "onnxruntime-genai|onnxruntime-genai-cuda|onnxruntime-genai-directml",
         "onnxruntime|onnxruntime-gpu|onnxruntime-directml",
         "onnx-ir",
+        "numba",
         "transformers",
         "torch",
     )

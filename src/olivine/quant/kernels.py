@@ -1,0 +1,225 @@
+"""The same arithmetic as :mod:`olivine.quant.rounding` for CPUs, compiled, one pass over each group in registers.
+
+torch makes some two hundred passes over a tile for a search; these make one. The tests hold the two against each other.
+numba keeps the compiled code beside this file, or in the user's cache where this folder cannot be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from olivine.quant.rounding import FACTORS, LONG, LONG_FACTORS, LONG_RANGES, RANGES
+from olivine.quant.scheme import Rounding, Scheme
+
+_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
+"""Sums may be reordered, which lets them run eight at a time; NaN and infinity keep their meaning."""
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Have numba compile ``function``, and keep the result where there is a place for it."""
+    try:
+        return numba.njit(cache=True, **_OPTIONS)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # neither this folder nor the user's cache can be written
+        return numba.njit(**_OPTIONS)(function)  # type: ignore[no-any-return]
+
+
+def find_scales(
+    weight: NDArray[np.float32], scheme: Scheme, method: Rounding
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Return scales and zero points, each ``(N, groups)``, for ``weight`` of ``(N, K)``; any method but ``hqq``."""
+    rows, width = weight.shape
+    groups, group = scheme.groups(width), scheme.group(width)
+    scales = np.zeros((rows, groups), np.float32)
+    zeros = np.full((rows, groups), scheme.middle, np.uint8)
+    searches = method in ("search", "k_quant")
+    if scheme.symmetric:
+        factors = (LONG_FACTORS if group > LONG else FACTORS) if searches else ()
+        array = np.array(factors, np.float32)
+        _symmetric(weight, group, scheme.middle, array, method == "k_quant", method == "rtn_half", scales)
+    else:
+        factors = (LONG_RANGES if group > LONG else RANGES) if searches else ()
+        _asymmetric(weight, group, scheme.highest, np.array(factors, np.float32), method == "k_quant", scales, zeros)
+    return scales, zeros
+
+
+def encode(
+    weight: NDArray[np.float32], scheme: Scheme, scales: NDArray[np.float32], zeros: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], float, float]:
+    """Return the packed codes of ``weight``, as ONNX Runtime has them, and the squares of two norms.
+
+    Args:
+        weight: shape ``(N, K)``.
+        scheme: what to store.
+        scales: as they will be stored, not zero, shape ``(N, groups)``.
+        zeros: zero points, shape ``(N, groups)``; also for a symmetric scheme.
+
+    Returns:
+        Bytes, shape ``(N, groups * group * bits / 8)``; the square of the norm of the error; that of ``weight``.
+    """
+    rows, width = weight.shape
+    groups, group = scheme.groups(width), scheme.group(width)
+    packed = np.zeros((rows, groups * group * scheme.bits // 8), np.uint8)
+    lost, whole = _encode(weight, group, scheme.bits, scales, zeros, packed)
+    return packed, lost, whole
+
+
+@_compiled
+def _load(weight, row, start, stop, group, buffer):  # type: ignore[no-untyped-def]
+    """Copy one group, padded with zeros; return its least and greatest weight, zero among them."""
+    low = np.float32(0.0)
+    high = np.float32(0.0)
+    for place in range(stop - start):
+        value = weight[row, start + place]
+        buffer[place] = value
+        low = min(low, value)
+        high = max(high, value)
+    for place in range(stop - start, group):
+        buffer[place] = np.float32(0.0)
+    return low, high
+
+
+@_compiled
+def _count(buffer, by_size, counted):  # type: ignore[no-untyped-def]
+    """Set what each error of the group counts."""
+    if not by_size:
+        for place in range(len(buffer)):
+            counted[place] = np.float32(1.0)
+        return
+    total = np.float32(0.0)
+    for place in range(len(buffer)):
+        total += buffer[place] * buffer[place]
+    typical = np.float32(np.sqrt(total / len(buffer)))
+    for place in range(len(buffer)):
+        counted[place] = abs(buffer[place]) + typical
+
+
+@_compiled
+def _score(buffer, counted, inverse, lowest, highest):  # type: ignore[no-untyped-def]
+    """Return ``sum(i*w*c)`` and ``sum(i*c*c)`` for the integers that ``inverse`` rounds to."""
+    product = np.float32(0.0)
+    square = np.float32(0.0)
+    for place in range(len(buffer)):
+        code = np.rint(buffer[place] * inverse)
+        code = min(max(code, lowest), highest)
+        weighted = code * counted[place]
+        product += buffer[place] * weighted
+        square += code * weighted
+    return product, square
+
+
+@_compiled
+def _symmetric(weight, group, half, factors, by_size, halves, scales):  # type: ignore[no-untyped-def]
+    rows, width = weight.shape
+    buffer = np.empty(group, np.float32)
+    counted = np.empty(group, np.float32)
+    lowest = np.float32(-half)
+    highest = np.float32(half - 1)
+    for row in range(rows):
+        for index in range(scales.shape[1]):
+            start = index * group
+            low, high = _load(weight, row, start, min(start + group, width), group, buffer)
+            if halves:
+                scales[row, index] = max(-low, high) / np.float32(half - 0.5)
+                continue
+            extreme = (low if -low > high else high) / lowest
+            if len(factors) == 0 or extreme == 0:
+                scales[row, index] = extreme
+                continue
+            _count(buffer, by_size, counted)
+            best_score = np.float32(-1.0)
+            best = extreme
+            for trial in range(len(factors) + 1):
+                start_scale = extreme * factors[trial] if trial < len(factors) else best
+                product, square = _score(buffer, counted, np.float32(1.0) / start_scale, lowest, highest)
+                if square > 0 and product * product / square > best_score:
+                    best_score = product * product / square
+                    best = product / square
+            scales[row, index] = best
+
+
+@_compiled
+def _asymmetric(weight, group, top, factors, by_size, scales, zeros):  # type: ignore[no-untyped-def]
+    rows, width = weight.shape
+    buffer = np.empty(group, np.float32)
+    counted = np.empty(group, np.float32)
+    last = np.float32(top)
+    for row in range(rows):
+        for index in range(scales.shape[1]):
+            start = index * group
+            low, high = _load(weight, row, start, min(start + group, width), group, buffer)
+            full = (high - low) / last
+            scales[row, index] = full
+            if full == 0:
+                zeros[row, index] = 0
+                continue
+            exact = -low / full
+            best_zero = min(max(np.rint(exact), np.float32(0.0)), last)
+            if len(factors) == 0:
+                zeros[row, index] = np.uint8(best_zero)
+                continue
+            _count(buffer, by_size, counted)
+            best_score = np.float32(-1.0)
+            best = full
+            for trial in range(2 * len(factors) + 1):
+                if trial < 2 * len(factors):
+                    start_scale = full * factors[trial // 2]
+                    zero = np.floor(exact) if trial % 2 == 0 else np.ceil(exact)
+                    zero = min(max(zero, np.float32(0.0)), last)
+                else:
+                    start_scale, zero = best, best_zero
+                product, square = _score(buffer, counted, np.float32(1.0) / start_scale, -zero, last - zero)
+                if square > 0 and product * product / square > best_score:
+                    best_score = product * product / square
+                    best = product / square
+                    best_zero = zero
+            scales[row, index] = best
+            zeros[row, index] = np.uint8(best_zero)
+
+
+@_compiled
+def _encode(weight, group, bits, scales, zeros, packed):  # type: ignore[no-untyped-def]
+    rows, width = weight.shape
+    codes = np.empty(group, np.uint8)
+    last = np.float32((1 << bits) - 1)
+    each = 8 // bits
+    lost = np.float64(0.0)
+    whole = np.float64(0.0)
+    for row in range(rows):
+        for index in range(scales.shape[1]):
+            start = index * group
+            count = min(group, width - start)
+            scale = scales[row, index]
+            inverse = np.float32(1.0) / scale
+            zero = np.float32(zeros[row, index])
+            group_lost = np.float32(0.0)
+            group_whole = np.float32(0.0)
+            for place in range(count):
+                value = weight[row, start + place]
+                code = min(max(np.rint(value * inverse) + zero, np.float32(0.0)), last)
+                error = value - (code - zero) * scale
+                group_lost += error * error
+                group_whole += value * value
+                codes[place] = np.uint8(code)
+            for place in range(count, group):
+                codes[place] = zeros[row, index]
+            lost += group_lost
+            whole += group_whole
+            first = start * bits // 8
+            if each == 2:
+                for place in range(group // 2):
+                    packed[row, first + place] = codes[2 * place] | (codes[2 * place + 1] << 4)
+            elif each == 4:
+                for place in range(group // 4):
+                    four = 4 * place
+                    packed[row, first + place] = (
+                        codes[four] | (codes[four + 1] << 2) | (codes[four + 2] << 4) | (codes[four + 3] << 6)
+                    )
+            else:
+                for place in range(group):
+                    packed[row, first + place] = codes[place]
+    return lost, whole
