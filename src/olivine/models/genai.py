@@ -40,13 +40,15 @@ class GenaiModel(TextModel):
     Args:
         path: folder with ``genai_config.json``.
         target: where it runs; its execution provider replaces the one that the folder names.
+        mapped: leave the weights in their file and map it, where the kernels would copy all of them into an order of
+            their own. Loading takes no time and next to no memory; computing takes several times longer.
 
     Raises:
         ModelError: the folder is damaged, or the library cannot load it.
         UnavailableError: the library or the execution provider is not installed.
     """
 
-    def __init__(self, path: Path, target: Accelerator) -> None:
+    def __init__(self, path: Path, target: Accelerator, *, mapped: bool = False) -> None:
         try:
             import onnxruntime_genai as og
         except ImportError as error:
@@ -69,6 +71,9 @@ class GenaiModel(TextModel):
                 config.clear_providers()
                 if provider != "cpu":
                     config.append_provider(provider)
+            if mapped:
+                options = {"session.disable_prepacking": "1"}
+                config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
             self._model = og.Model(config)
             self._tokenizer = og.Tokenizer(self._model)
         except Exception as error:  # the library raises RuntimeError and its own types, whatever the cause
@@ -156,6 +161,21 @@ class GenaiModel(TextModel):
                     remedy="build it without prune_lm_head to measure its perplexity",
                 )
             yield found[0]
+
+    def step(self, ids: Sequence[int]) -> tuple[NDArray[np.float32], int | None]:
+        """Run the model once, over ``ids``.
+
+        Returns:
+            The logits of the last token, shape ``(vocabulary,)``; the token that follows, ``None`` if there is none.
+        """
+        import numpy as np
+
+        generator = self._generator(1, len(ids) + 1, {})
+        self._append(generator, [ids])
+        logits = np.asarray(generator.get_output("logits"), dtype=np.float32)[0, -1]
+        generator.generate_next_token()
+        following = generator.get_sequence(0)[len(ids) :]
+        return logits, int(following[0]) if len(following) else None
 
     def _render(self, messages: Sequence[Message]) -> str:
         try:

@@ -7,7 +7,7 @@ numba keeps the compiled code beside this file, or in the user's cache where thi
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numba
 import numpy as np
@@ -45,6 +45,14 @@ def find_scales(
         factors = (LONG_RANGES if group > LONG else RANGES) if searches else ()
         _asymmetric(weight, group, scheme.highest, np.array(factors, np.float32), method == "k_quant", scales, zeros)
     return scales, zeros
+
+
+def as_stored(scales: NDArray[np.float32], name: Literal["float32", "float16"]) -> NDArray[np.float32]:
+    """Return ``scales`` with the precision and range of the type ``name``; see :func:`.rounding.as_stored`."""
+    limits = np.finfo(name)
+    clamped = np.clip(scales, limits.min, limits.max)
+    clamped[np.abs(clamped) < limits.tiny] = limits.tiny
+    return clamped.astype(name).astype(np.float32)
 
 
 def encode(

@@ -20,10 +20,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from olivine.quant.kernels import encode, find_scales
+from olivine.quant.kernels import as_stored, encode, find_scales
 from olivine.quant.packing import pack
 from olivine.quant.reading import TensorReader
-from olivine.quant.rounding import as_stored, round_weights
 from olivine.quant.scheme import Rounding, Scheme
 
 TILE = 1 << 20
@@ -139,27 +138,20 @@ def stream(
     Raises:
         ModelError: a weight is NaN or Inf, or a file is cut off.
     """
-    import torch
-
     finished = _read_journal(journal)
     for matrix in matrices:
         if matrix.name in finished:
             done(finished[matrix.name])
     waiting = [matrix for matrix in matrices if matrix.name not in finished]
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # tiles are what runs in parallel
     unsynced: list[Written] = []
-    try:
-        for written in _written(waiting, reader, file, threads):
-            done(written)
-            finished[written.name] = written
-            unsynced.append(written)
-            if sum(each.bytes for each in unsynced) >= SYNC_BYTES:
-                _record(journal, file, unsynced)
-                unsynced = []
-        _record(journal, file, unsynced)
-    finally:
-        torch.set_num_threads(before)
+    for written in _written(waiting, reader, file, threads):
+        done(written)
+        finished[written.name] = written
+        unsynced.append(written)
+        if sum(each.bytes for each in unsynced) >= SYNC_BYTES:
+            _record(journal, file, unsynced)
+            unsynced = []
+    _record(journal, file, unsynced)
     return [finished[matrix.name] for matrix in matrices]
 
 
@@ -221,16 +213,19 @@ def _scales(
     values: NDArray[np.float32], matrix: Matrix, scheme: Scheme
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Return scales as they will be stored, and zero points."""
+    if matrix.method != "hqq":
+        found, zeros = find_scales(values, scheme, matrix.method)
+        return as_stored(found, matrix.scale_type), zeros
     import torch
 
-    if matrix.method == "hqq":
-        rounded = round_weights(torch.from_numpy(values), scheme, "hqq")
-        scales = rounded.scales
-        zeros = np.full(scales.shape, scheme.middle, np.uint8) if rounded.zeros is None else rounded.zeros.numpy()
-    else:
-        found, zeros = find_scales(values, scheme, matrix.method)
-        scales = torch.from_numpy(found)
-    return as_stored(scales, getattr(torch, matrix.scale_type)).numpy(), zeros
+    from olivine.quant.rounding import round_weights
+
+    dtype = getattr(torch, matrix.scale_type)
+    rounded = round_weights(torch.from_numpy(values), scheme, "hqq", scale_dtype=dtype)
+    scales = rounded.scales.numpy()
+    if rounded.zeros is None:
+        return scales, np.full(scales.shape, scheme.middle, np.uint8)
+    return scales, rounded.zeros.numpy()
 
 
 def _write(file: Path, parts: Sequence[tuple[int, NDArray[Any]]]) -> None:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import io
 import json
 import shutil
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from olivine.errors import Location, OlivineError, Problem, StepError
+from olivine.errors import Location, Problem
 from olivine.models.checkpoint import Checkpoint, read_checkpoint
 from olivine.models.decoder import why_not_plain
-from olivine.models.genai import PROVIDERS, can_run, disable_telemetry
+from olivine.models.genai import PROVIDERS, can_run
 from olivine.passes.base import Accelerator, Format, Params, Pass, PassResult, PlanContext, Requirement, RunContext
 from olivine.passes.convert.builder_facts import SEEN_WITH, builder_facts, builder_options
+from olivine.passes.convert.trying import try_result
 from olivine.quant.scheme import Rounding, Scheme
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
@@ -244,7 +242,7 @@ class ModelBuilder(Pass[ModelBuilderParams]):
         checkpoint = read_checkpoint(context.inputs["model"])
         metrics: dict[str, float] = {}
         if _why_not_streamed(params, context.target, checkpoint):
-            _build(params, context, provider, context.inputs["model"], context.output)
+            _build(params, context, provider)
         else:
             metrics = _build_streamed(params, context, provider, checkpoint)
         _merge_search(context.output / "genai_config.json", params.search)
@@ -526,6 +524,7 @@ def _build_streamed(
 ) -> dict[str, float]:
     """Build the graph of the checkpoint's skeleton and stream the weights into it; return metrics."""
     from olivine.passes.convert.attaching import Choice
+    from olivine.passes.convert.building import build_apart
     from olivine.passes.convert.streamed_build import build_streamed
     from olivine.quant.reading import TensorReader
 
@@ -557,75 +556,29 @@ def _build_streamed(
         }
     )
 
+    arguments = builder_arguments(graph, trust_remote_code=context.trust_remote_code)
+
     def build(source: Path, output: Path) -> None:
-        _build(graph, context, provider, source, output)
+        build_apart(source, output, graph.precision, provider, arguments, context.checkpoint / "builder")
 
     built = build_streamed(TensorReader(checkpoint), context, build, choose, tied=tied)
     return {"weight_error": built.error}
 
 
-def _build(
-    params: ModelBuilderParams, context: RunContext, provider: str, source_folder: Path, output_folder: Path
-) -> None:
-    """Call the builder's two public functions: ``parse_extra_options``, which prepares, and ``create_model``."""
+def _build(params: ModelBuilderParams, context: RunContext, provider: str) -> None:
+    """Have the builder build the whole checkpoint."""
+    from olivine.passes.convert.building import build, layers_reported
+
     context.progress(0, None, message="loading the model builder")
-    from onnxruntime_genai.models import builder
-
-    disable_telemetry()
-    source, output = str(source_folder), str(output_folder)
-    scratch = context.checkpoint / "builder"
-    shutil.rmtree(scratch, ignore_errors=True)  # of a build that was killed
-    place = (None, source, output, params.precision, provider, str(scratch))
-    try:
-        with _layers_reported(context):
-            arguments = builder_arguments(params, trust_remote_code=context.trust_remote_code)
-            options = builder.parse_extra_options(*place, arguments)
-            builder.create_model(*place, **options)
-    except (MemoryError, OSError, OlivineError):
-        raise
-    except Exception as error:  # the builder raises what its libraries raise, and bare Exception
-        if type(error).__name__ == "OutOfMemoryError":
-            raise
-        said = " ".join(str(error).split())[:400]
-        raise StepError(
-            f"the model builder failed: {type(error).__name__}: {said}",
-            why=f"precision {params.precision}, {provider}, options {' '.join(arguments)}",
-            remedy="try it without the optional parameters; the log holds what the builder printed",
-        ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-class _Layers(io.TextIOBase):
-    """Passes on what the builder prints, and turns its lines ``Reading layer N`` into progress."""
-
-    def __init__(self, context: RunContext, total: int) -> None:
-        self._context = context
-        self._total = total
-        self._below = sys.stdout
-
-    def write(self, text: str) -> int:
-        """Pass ``text`` on."""
-        if text.startswith("Reading layer "):
-            number = text.split()[2]
-            if number.isdigit():
-                self._context.progress(int(number) + 1, self._total, unit="layers", message="building")
-        elif text.startswith("Saving ONNX model"):
-            self._context.progress(self._total, self._total, unit="layers", message="quantising and writing")
-        return self._below.write(text)
-
-    def flush(self) -> None:
-        """Flush what is below."""
-        self._below.flush()
-
-
-@contextlib.contextmanager
-def _layers_reported(context: RunContext) -> Iterator[None]:
-    """Report the builder's progress from what it prints: it offers no callback."""
-    config = json.loads((context.inputs["model"] / "config.json").read_text(encoding="utf-8"))
-    config = config | config.get("text_config", {}) if isinstance(config.get("text_config"), dict) else config
-    with contextlib.redirect_stdout(_Layers(context, int(config.get("num_hidden_layers") or 1))):
-        yield
+    with layers_reported(context):
+        build(
+            context.inputs["model"],
+            context.output,
+            params.precision,
+            provider,
+            builder_arguments(params, trust_remote_code=context.trust_remote_code),
+            context.checkpoint / "builder",
+        )
 
 
 def _merge_search(file: Path, search: Mapping[str, Any]) -> None:
@@ -657,34 +610,5 @@ def _try(params: ModelBuilderParams, context: RunContext) -> bool:
     if not can_run(provider):
         context.note(f"the result was not tried: {provider} is not on this machine")
         return False
-    import numpy as np
-
-    from olivine.models.genai import GenaiModel
-
-    context.progress(1, 1, message="trying the result")
-    try:
-        model = GenaiModel(context.output, context.target)
-        first = [model.bos_id if model.bos_id is not None else 0]
-        finite = all(bool(np.isfinite(chunk).all()) for chunk in model.logits(first))
-        produced = len(list(model.generate(first, 1, ignore_eos=True)))
-    except OlivineError as error:
-        raise StepError(
-            f"the model was built and does not run: {error.problems[0].what}",
-            why=error.problems[0].why,
-            remedy="choose another precision or algorithm; nothing was kept",
-        ) from error
-    except Exception as error:  # whatever the runtime raises
-        said = " ".join(str(error).split())[:400]
-        raise StepError(
-            f"the model was built and does not run: {said}",
-            remedy="choose another precision or algorithm; nothing was kept",
-        ) from error
-    if not finite or produced != 1:
-        raise StepError(
-            "the model was built and its outputs are not numbers"
-            if not finite
-            else "the model was built and generates nothing",
-            why=f"precision {params.precision} may be too narrow for its weights",
-            remedy="use bf16 or fp32, or int4 with use_cuda_bf16; nothing was kept",
-        )
+    try_result(context, params.precision)
     return True

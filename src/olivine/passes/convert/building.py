@@ -1,0 +1,106 @@
+"""Calling the model builder of ONNX Runtime GenAI, in this process or in one of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+
+from olivine.errors import OlivineError, StepError
+from olivine.models.genai import disable_telemetry
+from olivine.passes.base import RunContext
+
+
+def build(source: Path, output: Path, precision: str, provider: str, arguments: Sequence[str], scratch: Path) -> None:
+    """Call the builder's two public functions: ``parse_extra_options``, which prepares, and ``create_model``.
+
+    Args:
+        source: checkpoint folder.
+        output: folder to make.
+        precision: in the builder's words.
+        provider: in the builder's words (``cpu``).
+        arguments: extra options, ``KEY=VALUE``.
+        scratch: folder for what the builder puts aside; made, and gone afterwards.
+
+    Raises:
+        StepError: the builder failed.
+    """
+    from onnxruntime_genai.models import builder
+
+    disable_telemetry()
+    shutil.rmtree(scratch, ignore_errors=True)  # of a build that was killed
+    place = (None, str(source), str(output), precision, provider, str(scratch))
+    try:
+        options = builder.parse_extra_options(*place, list(arguments))
+        builder.create_model(*place, **options)
+    except (MemoryError, OSError, OlivineError):
+        raise
+    except Exception as error:  # the builder raises what its libraries raise, and bare Exception
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
+        said = " ".join(str(error).split())[:400]
+        raise StepError(
+            f"the model builder failed: {type(error).__name__}: {said}",
+            why=f"precision {precision}, {provider}, options {' '.join(arguments)}",
+            remedy="try it without the optional parameters; the log holds what the builder printed",
+        ) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def build_apart(
+    source: Path, output: Path, precision: str, provider: str, arguments: Sequence[str], scratch: Path
+) -> None:
+    """Do as :func:`build` in a process of its own, so that what the builder's libraries take is given back.
+
+    Raises:
+        StepError: the builder failed, or its process died.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            pool.submit(build, source, output, precision, provider, list(arguments), scratch).result()
+        except BrokenProcessPool as error:
+            raise StepError(
+                "the process of the model builder died",
+                why="it was killed from outside, or by the system for want of memory",
+                remedy="run the same command again; the log holds what the builder printed",
+            ) from error
+
+
+@contextlib.contextmanager
+def layers_reported(context: RunContext) -> Iterator[None]:
+    """Report the builder's progress from what it prints: it offers no callback."""
+    config = json.loads((context.inputs["model"] / "config.json").read_text(encoding="utf-8"))
+    config = config | config.get("text_config", {}) if isinstance(config.get("text_config"), dict) else config
+    with contextlib.redirect_stdout(_Layers(context, int(config.get("num_hidden_layers") or 1))):
+        yield
+
+
+class _Layers(io.TextIOBase):
+    """Passes on what the builder prints, and turns its lines ``Reading layer N`` into progress."""
+
+    def __init__(self, context: RunContext, total: int) -> None:
+        self._context = context
+        self._total = total
+        self._below = sys.stdout
+
+    def write(self, text: str) -> int:
+        """Pass ``text`` on."""
+        if text.startswith("Reading layer "):
+            number = text.split()[2]
+            if number.isdigit():
+                self._context.progress(int(number) + 1, self._total, unit="layers", message="building")
+        elif text.startswith("Saving ONNX model"):
+            self._context.progress(self._total, self._total, unit="layers", message="quantising and writing")
+        return self._below.write(text)
+
+    def flush(self) -> None:
+        """Flush what is below."""
+        self._below.flush()

@@ -1,0 +1,47 @@
+"""The last step of a build: the result is loaded and generates one token, or it does not count as made."""
+
+from __future__ import annotations
+
+from olivine.errors import OlivineError, StepError
+from olivine.passes.base import RunContext
+
+LARGE = 1 << 30
+"""Bytes of a model from which it is tried with its weights mapped: the kernels would copy them all."""
+
+
+def try_result(context: RunContext, precision: str) -> None:
+    """Load ``context.output`` on the target and generate one token.
+
+    Raises:
+        StepError: it does not load, its logits are not numbers, or nothing comes out.
+    """
+    import numpy as np
+
+    from olivine.models.genai import GenaiModel
+
+    context.progress(1, 1, message="trying the result")
+    size = sum(file.stat().st_size for file in context.output.iterdir())
+    try:
+        mapped = context.target.device == "cpu" and size >= LARGE
+        model = GenaiModel(context.output, context.target, mapped=mapped)
+        logits, token = model.step([model.bos_id if model.bos_id is not None else 0])
+    except OlivineError as error:
+        raise StepError(
+            f"the model was built and does not run: {error.problems[0].what}",
+            why=error.problems[0].why,
+            remedy="choose another precision or algorithm; nothing was kept",
+        ) from error
+    except Exception as error:  # whatever the runtime raises
+        said = " ".join(str(error).split())[:400]
+        raise StepError(
+            f"the model was built and does not run: {said}",
+            remedy="choose another precision or algorithm; nothing was kept",
+        ) from error
+    if not np.isfinite(logits).all() or token is None:
+        raise StepError(
+            "the model was built and generates nothing"
+            if token is None
+            else "the model was built and its outputs are not numbers",
+            why=f"precision {precision} may be too narrow for its weights",
+            remedy="use bf16 or fp32, or int4 with use_cuda_bf16; nothing was kept",
+        )
