@@ -76,8 +76,8 @@ def test_zeros_are_stored_as_zeros(symmetric: bool) -> None:
     assert said < 1e-6
 
 
-@pytest.mark.parametrize("name", ["float32", "float16"])
+@pytest.mark.parametrize("name", ["float32", "float16", "bfloat16"])
 def test_scales_are_stored_as_torch_would_store_them(name: str) -> None:
-    scales = np.array([0.0, 1e-9, -1e-9, 0.1, -0.3, 1e6, -1e6], np.float32)
+    scales = np.array([0.0, 1e-9, -1e-9, 0.1, -0.3, 1e6, -1e6, 3.4e38, -3.4e38], np.float32)
     expected = in_torch(torch.from_numpy(scales), getattr(torch, name)).numpy()
     np.testing.assert_array_equal(as_stored(scales, name), expected)  # type: ignore[arg-type]

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from olivine.quant.rounding import FACTORS, LONG, LONG_FACTORS, LONG_RANGES, RANGES
 from olivine.quant.scheme import Rounding, Scheme
 
+BFLOAT16_MAX = np.float32(3.3895314e38)
+
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
 """Sums may be reordered, which lets them run eight at a time; NaN and infinity keep their meaning."""
 
@@ -47,11 +49,15 @@ def find_scales(
     return scales, zeros
 
 
-def as_stored(scales: NDArray[np.float32], name: Literal["float32", "float16"]) -> NDArray[np.float32]:
+def as_stored(scales: NDArray[np.float32], name: Literal["float32", "float16", "bfloat16"]) -> NDArray[np.float32]:
     """Return ``scales`` with the precision and range of the type ``name``; see :func:`.rounding.as_stored`."""
-    limits = np.finfo(name)
-    clamped = np.clip(scales, limits.min, limits.max)
+    limits = np.finfo("float16" if name == "float16" else "float32")
+    highest = BFLOAT16_MAX if name == "bfloat16" else limits.max
+    clamped = np.clip(scales, -highest, highest).astype(np.float32, copy=False)
     clamped[np.abs(clamped) < limits.tiny] = limits.tiny
+    if name == "bfloat16":  # numpy has none: round the lower half of the word away, halves to even
+        bits = clamped.view(np.uint32)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
     return clamped.astype(name).astype(np.float32)
 
 

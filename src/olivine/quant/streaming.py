@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from io import FileIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,17 @@ TILE = 1 << 20
 
 SYNC_BYTES = 256 << 20
 """Written between two entries into the journal: what a kill may cost."""
+
+
+class Named(Protocol):
+    """What has a name."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+
+NamedT = TypeVar("NamedT", bound=Named)
 
 
 @dataclass(frozen=True)
@@ -157,24 +169,41 @@ def stream(
 
 def _written(matrices: Sequence[Matrix], reader: TensorReader, file: Path, threads: int) -> Iterator[Written]:
     """Yield each matrix when its last tile is in the file."""
-    tiles = ((matrix, each) for matrix in matrices for each in _tiles(matrix))
-    pending: deque[tuple[Matrix, Future[tuple[float, float]]]] = deque()
-    errors: dict[str, list[tuple[float, float]]] = {}
+    calls = (
+        (matrix, partial(_tile, matrix, first, part, reader, file))
+        for matrix in matrices
+        for first, part in _tiles(matrix)
+    )
     left = {matrix.name: sum(1 for _ in _tiles(matrix)) for matrix in matrices}
+    for matrix, error in tile_errors(calls, left, threads):
+        yield Written(matrix.name, error, matrix.bytes)
+
+
+def tile_errors(
+    calls: Iterator[tuple[NamedT, Callable[[], tuple[float, float]]]], tiles: Mapping[str, int], threads: int
+) -> Iterator[tuple[NamedT, float]]:
+    """Make ``calls`` in ``threads`` threads, twice as many in flight; yield each matrix with its error when it is done.
+
+    Args:
+        calls: for each tile its matrix, and what returns the squares of the norms of its error and of itself.
+        tiles: how many tiles each matrix has, by name.
+        threads: calls at the same time.
+    """
+    pending: deque[tuple[NamedT, Future[tuple[float, float]]]] = deque()
+    errors: dict[str, list[tuple[float, float]]] = {}
     with ThreadPoolExecutor(threads) as pool:
         try:
             while True:
-                while len(pending) < 2 * threads and (upcoming := next(tiles, None)) is not None:
-                    matrix, (first, part) = upcoming
-                    pending.append((matrix, pool.submit(_tile, matrix, first, part, reader, file)))
+                while len(pending) < 2 * threads and (upcoming := next(calls, None)) is not None:
+                    pending.append((upcoming[0], pool.submit(upcoming[1])))
                 if not pending:
                     return
                 matrix, future = pending.popleft()
-                errors.setdefault(matrix.name, []).append(future.result())
-                left[matrix.name] -= 1
-                if not left[matrix.name]:
+                found = errors.setdefault(matrix.name, [])
+                found.append(future.result())
+                if len(found) == tiles[matrix.name]:
                     lost, whole = (sum(parts) for parts in zip(*errors.pop(matrix.name), strict=True))
-                    yield Written(matrix.name, (lost / whole) ** 0.5 if whole else 0.0, matrix.bytes)
+                    yield matrix, (lost / whole) ** 0.5 if whole else 0.0
         finally:
             for _, future in pending:
                 future.cancel()
@@ -200,7 +229,7 @@ def _tile(matrix: Matrix, first: int, part: Slice, reader: TensorReader, file: P
         lost = values - stored
         return float(np.vdot(lost, lost)), float(np.vdot(values, values))
     scheme, region = matrix.scheme, matrix.region
-    scales, zeros = _scales(values, matrix, scheme)
+    scales, zeros = stored_scales(values, scheme, matrix.method, matrix.scale_type)
     packed, lost_square, whole_square = encode(values, scheme, scales, zeros)
     parts = [(region.codes, packed), (region.scales, scales.astype(matrix.scale_type, copy=False))]
     if region.zeros is not None:
@@ -209,18 +238,18 @@ def _tile(matrix: Matrix, first: int, part: Slice, reader: TensorReader, file: P
     return lost_square, whole_square
 
 
-def _scales(
-    values: NDArray[np.float32], matrix: Matrix, scheme: Scheme
+def stored_scales(
+    values: NDArray[np.float32], scheme: Scheme, method: Rounding, scale_type: Literal["float32", "float16", "bfloat16"]
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Return scales as they will be stored, and zero points."""
-    if matrix.method != "hqq":
-        found, zeros = find_scales(values, scheme, matrix.method)
-        return as_stored(found, matrix.scale_type), zeros
+    """Return scales as they will be stored in ``scale_type``, and zero points, also for a symmetric scheme."""
+    if method != "hqq":
+        found, zeros = find_scales(values, scheme, method)
+        return as_stored(found, scale_type), zeros
     import torch
 
     from olivine.quant.rounding import round_weights
 
-    dtype = getattr(torch, matrix.scale_type)
+    dtype = getattr(torch, scale_type)
     rounded = round_weights(torch.from_numpy(values), scheme, "hqq", scale_dtype=dtype)
     scales = rounded.scales.numpy()
     if rounded.zeros is None:
