@@ -81,6 +81,9 @@ class GenaiModel(TextModel):
         # BOS is prepended by encode_prompt, so that every tokenizer family does the same.
         self._tokenizer.update_options(add_special_tokens="false")
         self.context_length = int(checkpoint.config["model"]["context_length"])
+        window = checkpoint.config["model"]["decoder"].get("sliding_window") or {}
+        # Layers with a window keep that many keys, and the runtime refuses a shorter cache.
+        self._shortest = 0 if window.get("slide_key_value_cache", True) else int(window.get("window_size", 0))
         self.eos_ids = frozenset(int(each) for each in self._tokenizer.eos_token_ids)
         bos = bos_token(path)
         bos_id = int(self._tokenizer.to_token_id(bos)) if bos else -1
@@ -135,7 +138,9 @@ class GenaiModel(TextModel):
         self.check_fits(length, max_new_tokens)
         generator = self._generator(len(prompts), length + max_new_tokens, {})
         self._append(generator, prompts)
-        while not generator.is_done():
+        for _ in range(max_new_tokens):
+            if generator.is_done():
+                break
             generator.generate_next_token()
         answers = []
         for row in range(len(prompts)):
@@ -162,20 +167,15 @@ class GenaiModel(TextModel):
                 )
             yield found[0]
 
-    def step(self, ids: Sequence[int]) -> tuple[NDArray[np.float32], int | None]:
-        """Run the model once, over ``ids``.
-
-        Returns:
-            The logits of the last token, shape ``(vocabulary,)``; the token that follows, ``None`` if there is none.
-        """
+    def step(self, ids: Sequence[int]) -> tuple[NDArray[np.float32], int]:
+        """Run the model once over ``ids``; return the logits of the last, shape ``(vocabulary,)``, and what follows."""
         import numpy as np
 
         generator = self._generator(1, len(ids) + 1, {})
         self._append(generator, [ids])
         logits = np.asarray(generator.get_output("logits"), dtype=np.float32)[0, -1]
         generator.generate_next_token()
-        following = generator.get_sequence(0)[len(ids) :]
-        return logits, int(following[0]) if len(following) else None
+        return logits, int(generator.get_next_tokens()[0])
 
     def _render(self, messages: Sequence[Message]) -> str:
         try:
@@ -190,7 +190,7 @@ class GenaiModel(TextModel):
         # Everything that genai_config.json may say otherwise is set, so that a measurement is the same for all models.
         settings: dict[str, Any] = {
             "batch_size": batch_size,
-            "max_length": max_length,
+            "max_length": max(max_length, min(self._shortest, self.context_length)),
             "min_length": 0,
             "do_sample": False,
             "num_beams": 1,

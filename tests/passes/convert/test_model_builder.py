@@ -329,7 +329,7 @@ def test_options_are_written_as_the_builder_reads_them() -> None:
 
 
 def test_every_parameter_is_an_option_or_handled_here() -> None:
-    handled = {"precision", "search", "extra_options"}
+    handled = {"embedding_bits", "lm_head_bits", "precision", "search", "extra_options"}
     assert set(ModelBuilderParams.model_fields) == handled | set(OPTION_OF_PARAMETER)
 
 

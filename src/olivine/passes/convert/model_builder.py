@@ -186,6 +186,7 @@ class ModelBuilder(Pass[ModelBuilderParams]):
         "torch",
     )
     made_for_target: ClassVar[bool] = True
+    version: ClassVar[int] = 2  # 2: int4 and int8 are rounded by search, streamed
 
     @classmethod
     def resolve(cls, params: ModelBuilderParams, context: PlanContext) -> tuple[ModelBuilderParams, list[str]]:
