@@ -21,8 +21,8 @@ def test_every_pass_is_run_or_replaced_by_a_known_one_or_says_why_not_and_what_t
             assert registry.find(each.name) is not None
 
 
-def test_every_pass_of_the_registry_is_known() -> None:
-    assert [name for name in registry.BUILTIN if known.find(name) is None] == []
+def test_every_pass_of_the_registry_is_known_but_those_that_olive_never_had() -> None:
+    assert [name for name in registry.BUILTIN if known.find(name) is None] == ["Quantize"]
 
 
 def test_names_are_matched_in_any_case_and_are_unique() -> None:

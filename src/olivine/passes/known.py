@@ -96,8 +96,8 @@ _TABLE: dict[str, tuple[tuple[str, str | None, str | None, str, str], ...]] = {
         ("MoEExpertsDistributor", "0.11", None, _GONE, _WITH_OLIVE),
     ),
     "quantise a checkpoint": (
-        ("Rtn", None, None, _YET, _LLM_INT4),
-        ("KQuant", None, None, _YET, f"{_LLM_INT4} and int4_algo_config: k_quant"),
+        ("Rtn", None, None, _YET, "Quantize with method: rtn and form: olive makes the same checkpoint"),
+        ("KQuant", None, None, _YET, "Quantize with method: k_quant and form: olive makes such a checkpoint"),
         ("Gptq", None, None, _YET, _LLM_INT4),
         ("AutoClip", None, None, _YET, _LLM_INT4),
         ("SelectiveMixedPrecision", None, None, _YET, f"{_LLM_INT4} and int4_algo_config: k_quant_mixed"),

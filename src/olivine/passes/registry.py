@@ -22,6 +22,7 @@ BUILTIN: dict[str, str] = {
     "DoRA": "olivine.passes.finetune.dora:DoRA",
     "LoftQ": "olivine.passes.finetune.loftq:LoftQ",
     "MergeAdapterWeights": "olivine.passes.finetune.merge:MergeAdapterWeights",
+    "Quantize": "olivine.passes.quantize.quantize:Quantize",
     "ModelBuilder": "olivine.passes.convert.model_builder:ModelBuilder",
 }
 

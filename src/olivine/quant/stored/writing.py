@@ -141,6 +141,12 @@ class QuantizedCheckpointWriter:
         """The modules that are still to be written."""
         return [name for name in self.schemes if name not in self.done]
 
+    @property
+    def total_bytes(self) -> int:
+        """What all tensors take that are rounded or copied."""
+        copied = sum(_bytes(self._places[copy.name].tensor) for copy in self._copies)
+        return copied + sum(map(self.bytes_of, self.schemes))
+
     def bytes_of(self, module: str) -> int:
         """Return what the tensors of ``module`` take."""
         return sum(_bytes(tensor) for tensor in self._parts[module].values())

@@ -1,0 +1,287 @@
+"""Quantize: what it accepts, what it refuses before anything runs, and that others load what it makes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from olivine.errors import ModelError, Problem
+from olivine.hardware.machine import this_machine
+from olivine.models.checkpoint import read_checkpoint
+from olivine.passes.base import Accelerator, ModelFacts, PassResult, PlanContext
+from olivine.passes.conformance import Interrupted, PassConformance, content_digests, run_pass
+from olivine.passes.quantize.quantize import Quantize, QuantizeParams
+from olivine.quant.reading import TensorReader
+from olivine.quant.rounding import round_weights
+from olivine.quant.scheme import Scheme
+from olivine.quant.stored.reading import QuantizedCheckpointReader
+
+
+class TestOliveForm(PassConformance):
+    @pytest.fixture
+    def pass_type(self) -> type[Quantize]:
+        return Quantize
+
+    @pytest.fixture
+    def params(self) -> dict[str, Any]:
+        return {"lm_head_bits": 8, "overrides": [{"pattern": "*.down_proj", "bits": 8, "symmetric": False}]}
+
+    @pytest.fixture
+    def inputs(self, pico_model: Path) -> Mapping[str, Path]:
+        return {"model": pico_model}
+
+
+class TestGptqForm(TestOliveForm):
+    @pytest.fixture
+    def params(self) -> dict[str, Any]:
+        return {"form": "gptq", "symmetric": False, "modules_to_exclude": ["model.layers.0.self_attn.*"]}
+
+
+class TestCompressedTensorsForm(TestOliveForm):
+    @pytest.fixture
+    def params(self) -> dict[str, Any]:
+        return {"form": "compressed-tensors", "bits": 8, "group_size": -1}
+
+
+def context_of(source: Path, *, exists: bool = True, **config: Any) -> PlanContext:
+    """Return what the plan knows of ``source``, with other entries in its ``config.json``."""
+    found = read_checkpoint(source)
+    facts = ModelFacts(found.format, {**found.config, **config}, source if exists else None, found.modules)
+    return PlanContext(facts, Accelerator(), Accelerator(), this_machine().has_bf16("cpu"))
+
+
+def problems(source: Path | PlanContext, **params: Any) -> list[Problem]:
+    """Return what the plan has to say against ``params``."""
+    context = source if isinstance(source, PlanContext) else context_of(source)
+    return Quantize.check(QuantizeParams(**params), context)
+
+
+def quantise(source: Path, folder: Path, progress: Any = None, **params: Any) -> PassResult:
+    return run_pass(Quantize, QuantizeParams(**params), {"model": source}, folder, progress=progress)
+
+
+def edited(source: Path, folder: Path, name: str, row: int, value: float) -> Path:
+    """Return a copy of a checkpoint with another value in one tensor."""
+    shutil.copytree(source, folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name][row, 0] = value
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("method", ["rtn", "rtn_half", "search", "k_quant", "hqq"])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_weights_are_rounded_by_the_method(method: Any, symmetric: bool, pico_model: Path, tmp_path: Path) -> None:
+    quantise(pico_model, tmp_path, method=method, symmetric=symmetric, group_size=16)
+    found = QuantizedCheckpointReader(TensorReader(tmp_path / "output")).read_rounded("model.layers.1.mlp.up_proj")
+    weight = torch.from_numpy(TensorReader(pico_model).read("model.layers.1.mlp.gate_up_proj.weight"))[128:]
+    expected = round_weights(weight, Scheme(4, 16, symmetric), method, scale_dtype=torch.float16)
+    difference = (found.codes.int() - expected.codes.int()).abs()
+    assert float((difference > 0).float().mean()) < 0.01  # sums in another order may tip the balance
+    error = float((found.dequantise() - weight).norm() / weight.norm())
+    assert error == pytest.approx(float((expected.dequantise() - weight).norm() / weight.norm()), rel=1e-3)
+
+
+def test_overrides_and_exclusions_take_modules_by_pattern(pico_model: Path, tmp_path: Path) -> None:
+    result = quantise(
+        pico_model,
+        tmp_path,
+        form="gptq",
+        group_size=64,
+        lm_head_bits=8,
+        modules_to_exclude=["*.1.self_attn.o_proj"],
+        overrides=[
+            {"pattern": "*.mlp.*", "group_size": 16},
+            {"pattern": "*.down_proj", "bits": 8, "symmetric": False},
+            {"pattern": "lm_head", "group_size": 32},
+        ],
+    )
+    schemes = QuantizedCheckpointReader(TensorReader(tmp_path / "output")).schemes
+    assert schemes == {
+        "model.layers.0.self_attn.qkv_proj": Scheme(4, 64, True),
+        "model.layers.0.self_attn.o_proj": Scheme(4, 64, True),
+        "model.layers.0.mlp.gate_up_proj": Scheme(4, 16, True),
+        "model.layers.0.mlp.down_proj": Scheme(8, 16, False),
+        "model.layers.1.self_attn.qkv_proj": Scheme(4, 64, True),
+        "model.layers.1.mlp.gate_up_proj": Scheme(4, 16, True),
+        "model.layers.1.mlp.down_proj": Scheme(8, 16, False),
+        "lm_head": Scheme(8, 32, True),
+    }
+    assert "model.layers.1.self_attn.o_proj.weight" in read_checkpoint(tmp_path / "output").tensors
+    assert result.attributes["overrides"]["lm_head"] == {"bits": 8, "group_size": 32, "symmetric": True}
+
+
+def test_a_fused_matrix_is_named_by_its_parts_or_as_the_model_has_it(pico_model: Path, tmp_path: Path) -> None:
+    overrides = [{"pattern": "*.qkv_proj", "bits": 8}, {"pattern": "*.1.mlp.up_proj", "bits": 2}]
+    quantise(pico_model, tmp_path, overrides=overrides)
+    schemes = QuantizedCheckpointReader(TensorReader(tmp_path / "output")).schemes
+    assert {name for name, scheme in schemes.items() if scheme.bits == 8} == {
+        f"model.layers.{layer}.self_attn.{each}_proj" for layer in (0, 1) for each in "qkv"
+    }
+    assert [name for name, scheme in schemes.items() if scheme.bits == 2] == ["model.layers.1.mlp.up_proj"]
+
+
+def test_metrics_tell_size_and_error(pico_model: Path, tmp_path: Path) -> None:
+    four = quantise(pico_model, tmp_path / "four").metrics
+    eight = quantise(pico_model, tmp_path / "eight", bits=8).metrics
+    on_disk = sum(file.stat().st_size for file in (tmp_path / "four" / "output").iterdir())
+    assert four["size_bytes"] == on_disk
+    assert four["bits_per_weight"] == pytest.approx(4.5, abs=0.05)
+    assert 0.03 < four["weight_error"] < 0.15
+    assert eight["weight_error"] < four["weight_error"] / 8
+
+
+def test_progress_tells_module_error_and_bytes(pico_model: Path, tmp_path: Path) -> None:
+    seen: list[tuple[float, float | None, str, float | None]] = []
+
+    def progress(done: float, total: float | None, *, unit: str = "", message: str = "", **values: float) -> None:
+        assert unit == "MB"
+        seen.append((done, total, message, values.get("error")))
+
+    quantise(pico_model, tmp_path, progress=progress)
+    assert [done for done, *_ in seen] == sorted(done for done, *_ in seen)
+    assert seen[-1][0] == pytest.approx(seen[-1][1])
+    rounded = {message: error for _, _, message, error in seen if message.startswith("rounding")}
+    assert len(rounded) == 14
+    assert all(error is not None and 0 < error < 0.2 for error in rounded.values())
+
+
+def test_a_killed_run_rounds_only_what_is_missing(
+    pico_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("olivine.quant.stored.writing.SYNC_BYTES", 1)
+    undisturbed = quantise(pico_model, tmp_path / "undisturbed")
+    seen = []
+
+    def die(done: float, total: float | None, **_: Any) -> None:
+        seen.append(done)
+        if len(seen) == 6:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        quantise(pico_model, tmp_path / "run", progress=die)
+    read: set[tuple[str, int]] = set()
+    original = TensorReader.read_rows
+
+    def spy(self: TensorReader, name: str, start: int, stop: int) -> Any:
+        read.add((name, start))
+        return original(self, name, start, stop)
+
+    monkeypatch.setattr(TensorReader, "read_rows", spy)
+    (tmp_path / "run" / "output").rename(tmp_path / "left-behind")
+    again = quantise(pico_model, tmp_path / "run")
+    assert ("model.layers.0.self_attn.qkv_proj.weight", 0) not in read
+    assert ("model.layers.1.mlp.down_proj.weight", 0) in read
+    assert again == undisturbed
+    assert content_digests(tmp_path / "run" / "output") == content_digests(tmp_path / "undisturbed" / "output")
+
+
+@pytest.mark.parametrize("name", ["model.layers.1.mlp.down_proj.weight", "model.embed_tokens.weight"])
+def test_nan_is_found_and_the_tensor_named(name: str, pico_model: Path, tmp_path: Path) -> None:
+    source = edited(pico_model, tmp_path / "nan", name, 5, float("nan"))
+    with pytest.raises(ModelError, match=f"{name} holds nan at element".replace(".", r"\.")):
+        quantise(source, tmp_path / "run")
+    assert not list((tmp_path / "run" / "output").iterdir())
+
+
+def test_a_pattern_that_names_nothing_is_told_with_the_nearest(pico_model: Path) -> None:
+    found = problems(pico_model, modules_to_exclude=["down_proj"], form="gptq")
+    assert [(str(each.where), each.remedy) for each in found] == [("modules_to_exclude.0", "did you mean *.down_proj?")]
+    found = problems(pico_model, overrides=[{"pattern": "*.donw_proj", "bits": 8}])
+    assert found[0].what == "'*.donw_proj' names no module of the model"
+    assert str(found[0].where) == "overrides.0.pattern"
+    assert found[0].remedy == "did you mean *.down_proj?"
+    found = problems(pico_model, overrides=[{"pattern": "model.layers.0.mlp.dwn_proj", "bits": 8}])
+    assert found[0].remedy == "did you mean model.layers.0.mlp.down_proj?"
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"group_size": 256}, "groups of 256 do not divide its 64 input features"),
+        ({"form": "olive", "modules_to_exclude": ["*.0.mlp.up_proj"]}, "up_proj cannot be left as it is"),
+        (
+            {"overrides": [{"pattern": "*.v_proj", "group_size": 16}]},
+            "q_proj, k_proj and v_proj of model.layers.0.self_attn (and 1 more) have the same bits and diff",
+        ),
+        ({"modules_to_exclude": ["*"], "form": "gptq"}, "nothing is quantised"),
+    ],
+)
+def test_what_cannot_work_is_known_before_it_runs(params: dict[str, Any], said: str, pico_model: Path) -> None:
+    found = problems(pico_model, **params)
+    assert any(said in each.what for each in found)
+    assert all(each.where is not None and each.why and each.remedy for each in found)
+
+
+def test_the_same_problems_are_found_where_the_model_is_still_to_be_made(pico_model: Path) -> None:
+    context = context_of(pico_model, exists=False)
+    assert problems(context) == []
+    assert problems(context, group_size=256) == problems(pico_model, group_size=256)
+    unknown = PlanContext(ModelFacts(context.model.format), Accelerator(), Accelerator(), False)
+    assert problems(unknown, modules_to_exclude=["anything"]) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"hidden_size": 128}, "config.json asks for 128"),
+        ({"num_hidden_layers": 3}, "there are no weights of layer 2"),
+        ({"intermediate_size": 120}, "gate_up_proj has 256 rows, and config.json asks for 240"),
+        ({"vocab_size": 401}, "embed_tokens has 400 rows, and config.json asks for 401"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "is quantised already"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_its_config_is_refused(
+    config: dict[str, Any], said: str, pico_model: Path
+) -> None:
+    found = problems(context_of(pico_model, **config))
+    assert any(said in each.what for each in found)
+    assert all(each.why and each.remedy for each in found)
+
+
+def test_other_models_are_refused_by_what_is_strange_in_them(pico_model: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(pico_model, tmp_path / "moe"))
+    tensors = load_file(source / "model.safetensors")
+    tensors["model.layers.0.mlp.experts.0.w1.weight"] = torch.zeros(8, 64)
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    assert "model.layers.0.mlp.experts.0.w1.weight is no tensor of a plain decoder" in problems(source)[0].what
+    with pytest.raises(ModelError, match="no plain decoder"):
+        quantise(source, tmp_path / "run")
+
+
+def test_a_quantised_checkpoint_is_not_quantised_again(pico_model: Path, tmp_path: Path) -> None:
+    quantise(pico_model, tmp_path / "first")
+    with pytest.raises(ModelError, match="quantised already"):
+        quantise(tmp_path / "first" / "output", tmp_path / "second")
+
+
+def test_notes_say_what_readers_do_not_take(pico_model: Path) -> None:
+    def notes(**params: Any) -> list[str]:
+        tied = context_of(pico_model, tie_word_embeddings=True)
+        return Quantize.resolve(QuantizeParams(**params), tied)[1]
+
+    assert notes() == []
+    assert "beside" in notes(lm_head_bits=8)[0]
+    assert "compressed-tensors 0.15" in notes(form="compressed-tensors", symmetric=False)[0]
+    assert "model builder" in notes(form="gptq", modules_to_exclude=["*.down_proj"])[0]
+
+
+def test_a_workflow_runs_it(pico_model: Path, tmp_path: Path) -> None:
+    import olivine
+
+    config = {
+        "input_model": {"type": "HfModel", "model_path": str(pico_model)},
+        "passes": {"q": {"type": "Quantize", "form": "compressed-tensors"}},
+        "engine": {"output_dir": str(tmp_path / "out"), "cache_dir": str(tmp_path / "cache")},
+    }
+    (tmp_path / "w.json").write_text(json.dumps(config))
+    olivine.run(str(tmp_path / "w.json"))
+    (made,) = (tmp_path / "out").rglob("config.json")
+    assert json.loads(made.read_text())["quantization_config"]["quant_method"] == "compressed-tensors"
