@@ -285,3 +285,51 @@ def test_a_workflow_runs_it(pico_model: Path, tmp_path: Path) -> None:
     olivine.run(str(tmp_path / "w.json"))
     (made,) = (tmp_path / "out").rglob("config.json")
     assert json.loads(made.read_text())["quantization_config"]["quant_method"] == "compressed-tensors"
+
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "Llama": {"tie_word_embeddings": True},
+    "Mistral": {"head_dim": 16, "sliding_window": None},
+    "Qwen2": {},
+    "Qwen3": {"head_dim": 32},
+    "Gemma": {"head_dim": 16},
+    "Gemma2": {"head_dim": 32, "query_pre_attn_scalar": 16},
+    "Phi3": {"original_max_position_embeddings": 512},
+    "Granite": {},
+    "SmolLM3": {"tie_word_embeddings": True},
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_architecture_computes_with_what_was_rounded(name: str, tmp_path: Path) -> None:
+    import transformers
+
+    config = getattr(transformers, f"{name}Config")(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=96,
+        vocab_size=400,
+        max_position_embeddings=512,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        **ARCHITECTURES[name],
+    )
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    model.save_pretrained(tmp_path / "model")
+    assert problems(tmp_path / "model", form="compressed-tensors", symmetric=False, lm_head_bits=8) == []
+    quantise(tmp_path / "model", tmp_path, form="compressed-tensors", symmetric=False, lm_head_bits=8)
+    found = QuantizedCheckpointReader(TensorReader(tmp_path / "output"))
+    assert len(found.schemes) == 2 * (4 if name == "Phi3" else 7) + 1
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "output").eval()
+    with torch.no_grad():
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())  # no longer tied
+        for module in found.schemes:
+            model.get_submodule(module).weight.copy_(found.read_rounded(module).dequantise())
+        ids = torch.arange(1, 20).view(1, -1)
+        expected, computed = model(ids).logits, loaded(ids).logits
+    assert float((expected - computed).abs().max()) <= 1e-4
+    assert float(expected.std()) > 0.01
