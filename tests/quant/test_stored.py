@@ -549,3 +549,16 @@ def test_a_second_version_gptq_checkpoint_is_read(pico_model: Path, tmp_path: Pa
     save_file(tensors, tmp_path / "two" / "model.safetensors")
     found = QuantizedCheckpointReader(TensorReader(reader.checkpoint.path)).read_rounded(module)
     assert torch.equal(found.dequantise(), rounded[module].dequantise())
+
+
+@pytest.mark.parametrize("form", ["gptq", "compressed-tensors"])
+def test_transformers_reads_the_quantization_config(form: FormName, pico_model: Path, tmp_path: Path) -> None:
+    from transformers.quantizers.auto import AutoQuantizationConfig
+
+    schemes = schemes_for(pico_model, form, Scheme(4, 32, False), down_proj=Scheme(8, 64, True))
+    write(pico_model, tmp_path / "out", form, schemes)
+    said = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    found = AutoQuantizationConfig.from_dict(said)
+    assert found.quant_method == form
+    if form == "gptq":
+        assert (found.bits, found.group_size, found.sym, found.desc_act) == (4, 32, False, False)
