@@ -6,62 +6,27 @@ Both tools get the same random 5M-weight Phi-3, the same phrases, LoRA with the 
 of steps and tokens (4 sequences of ``--length`` tokens a step), merge, and ModelBuilder int4, in float32. Olive 0.13
 needs a virtual environment of its own, with the versions that it still works with::
 
-    pip install 'olive-ai[cpu,finetune]==0.13.0' 'onnxruntime-genai==0.15.2' 'torch<2.14' requests
+    pip install 'olive-ai[cpu,finetune]==0.13.0' 'onnxruntime-genai==0.14.1' 'torch<2.14' requests
 
 Commands alternate, so that the machine's drift hits both; the ratio is of medians. A row in which a command did not end
-as it should gets no ratio: a tool that fails at once is not fast.
+as it should, or without a model, gets no ratio: a tool that fails at once is not fast.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
+from processes import Figures, measure
 
 HERE = Path(__file__).resolve().parent
 PHRASES = HERE.parent / "examples" / "phrase-tone" / "data" / "train.jsonl"
 TEMPLATE = "### Text: {phrase}\n### The tone is:\n{tone}"
-OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "CI": "1", "OLIVE_DISABLE_TELEMETRY": "1"}
-"""CI=1 is what stops Olive's telemetry, which would otherwise wait for a network."""
-
-
-@dataclass
-class Figures:
-    """Wall seconds and peak resident bytes of the process tree, run by run."""
-
-    seconds: list[float] = field(default_factory=list)
-    memory: list[int] = field(default_factory=list)
-    codes: list[int] = field(default_factory=list)
-
-
-def measure(command: list[str], folder: Path, into: Figures) -> None:
-    """Run ``command`` to its end and note what it took."""
-    with open(folder / "output.log", "ab") as log:
-        started = time.monotonic()
-        process = psutil.Popen(
-            command, cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=os.environ | OFFLINE
-        )
-        peak = 0
-        while process.poll() is None:
-            try:
-                tree = [process, *process.children(recursive=True)]
-                peak = max(peak, sum(each.memory_info().rss for each in tree))
-            except psutil.Error:
-                pass  # a process ended between listing and asking
-            time.sleep(0.005)
-        into.seconds.append(time.monotonic() - started)
-        into.memory.append(peak)
-        into.codes.append(process.returncode)
 
 
 def write_model(folder: Path) -> None:
@@ -107,6 +72,10 @@ def write_data(folder: Path, tokens: int) -> None:
     rows = PHRASES.read_text(encoding="utf-8").splitlines()
     repeats = 1 + tokens // (15 * len(rows))
     (folder / "train.jsonl").write_text("\n".join(rows * repeats) + "\n", encoding="utf-8")
+
+
+NO_MODEL = 99
+"""Counts as the exit status of a run that made no model."""
 
 
 def expected(row: str, who: str) -> int:
@@ -229,6 +198,8 @@ def main() -> None:
     def note(row: str, who: str, extra: list[str]) -> None:
         figures = rows.setdefault(row, {}).setdefault(who, Figures())
         measure(command[who] + extra, root / who, figures)
+        if row in ("cold", "cached") and not any((root / who / "models").rglob("genai_config.json")):
+            figures.codes[-1] = NO_MODEL  # Olive ends with 0 after it has told the log that nothing was made
         print(f"{row:<8} {who:<6} {figures.seconds[-1]:8.2f} s  {figures.memory[-1] / 2**20:7.0f} MiB  "
               f"exit {figures.codes[-1]}", flush=True)  # fmt: skip
 

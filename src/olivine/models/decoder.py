@@ -49,6 +49,41 @@ def why_not_plain(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) 
     return None
 
 
+def misfits(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> list[str]:
+    """Return in words which tensors of a plain decoder are missing, or not of the shape that ``config.json`` says."""
+    hidden, intermediate, vocabulary = (config.get(key) for key in ("hidden_size", "intermediate_size", "vocab_size"))
+    rows = attention_rows(config)
+    if rows is None or not isinstance(intermediate, int) or not isinstance(vocabulary, int):
+        return []
+    query, key = rows
+    expected = {
+        "self_attn.q_proj": (query, hidden),
+        "self_attn.k_proj": (key, hidden),
+        "self_attn.v_proj": (key, hidden),
+        "self_attn.qkv_proj": (query + 2 * key, hidden),
+        "self_attn.o_proj": (hidden, query),
+        "mlp.gate_proj": (intermediate, hidden),
+        "mlp.up_proj": (intermediate, hidden),
+        "mlp.gate_up_proj": (2 * intermediate, hidden),
+        "mlp.down_proj": (hidden, intermediate),
+    }
+    found = []
+    for name, tensor in tensors.items():
+        module = name.removesuffix(".weight")
+        wanted = (vocabulary, hidden) if name in (EMBEDDING, HEAD) else expected.get(".".join(module.split(".")[3:]))
+        if wanted is not None and tensor.shape != wanted:
+            found.append(f"{name} is {_by(tensor.shape)}, and config.json makes it {_by(wanted)}")
+    for layer in range(int(config.get("num_hidden_layers") or 0)):
+        name = f"model.layers.{layer}.mlp.down_proj.weight"
+        if name not in tensors:
+            found.append(f"there is no {name}, and config.json says num_hidden_layers {config['num_hidden_layers']}")
+    return found
+
+
+def _by(shape: Sequence[Any]) -> str:
+    return " x ".join(map(str, shape))
+
+
 def attention_rows(config: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the output features of the query and of the key projection; ``None`` if ``config.json`` does not say."""
     heads, hidden = config.get("num_attention_heads"), config.get("hidden_size")

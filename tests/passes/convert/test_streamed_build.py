@@ -100,7 +100,7 @@ def test_every_architecture_computes_what_its_checkpoint_does(name: str, pico_mo
     source = checkpoint(tmp_path / "model", pico_model, name)
     notes = build_genai(source, tmp_path / "out", precision="int8", int4_accuracy_level=1)
     assert notes == []
-    assert distance(logits(tmp_path / "out"), float_logits(source)) < 0.02
+    assert distance(logits(tmp_path / "out"), float_logits(source)) < 0.03
 
 
 def dequantised(folder: Path, node_name: str) -> np.ndarray:
@@ -153,7 +153,7 @@ def test_tied_embeddings_stay_tied(pico_model: Path, tmp_path: Path) -> None:
     untied = checkpoint(tmp_path / "untied", pico_model, "llama")
     build_genai(untied, tmp_path / "untied-out", precision="int4")
     sizes = [(tmp_path / each / "model.onnx.data").stat().st_size for each in ("tied-out", "untied-out")]
-    assert sizes[1] - sizes[0] >= 400 * 64 * 4  # the float embedding
+    assert sizes[1] - sizes[0] >= 400 * 64  # the embedding, in 8 bits where it is not shared
 
 
 @pytest.mark.parametrize(("embedding", "head", "limit"), [(8, None, 0.02), (4, 8, 0.15), (8, 4, 0.15)])
@@ -220,6 +220,34 @@ def plan_of(source: Path, **params: Any) -> None:
     problems = ModelBuilder.check(ModelBuilderParams(precision="int4", **params), context)
     if problems:
         raise PlanError(problems)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        (
+            "intermediate_size",
+            128,
+            r"mlp\.down_proj\.weight is 64 x 96, and config\.json makes it 64 x 128; and 8 more",
+        ),
+        (
+            "num_key_value_heads",
+            4,
+            r"self_attn\.k_proj\.weight is 32 x 64, and config\.json makes it 64 x 64; and 5 more",
+        ),
+        ("vocab_size", 500, r"is 400 x 64, and config\.json makes it 500 x 64; and 1 more"),
+        ("num_hidden_layers", 4, r"there is no model\.layers\.3\.mlp\.down_proj\.weight"),
+    ],
+)
+def test_weights_that_do_not_fit_the_configuration(
+    key: str, value: int, expected: str, pico_model: Path, tmp_path: Path
+) -> None:
+    source = checkpoint(tmp_path / "model", pico_model, "llama")
+    plan_of(source)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {key: value}))
+    with pytest.raises(OlivineError, match=expected):
+        plan_of(source)
 
 
 WORKER = """
