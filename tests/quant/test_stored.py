@@ -531,6 +531,14 @@ def test_what_cannot_be_read_says_so(pico_model: Path, tmp_path: Path) -> None:
         QuantizedCheckpointReader(TensorReader(reader.checkpoint.path)).read_rounded(module)
 
 
+def test_a_configuration_that_is_nonsense_is_an_error_of_the_model(pico_model: Path, tmp_path: Path) -> None:
+    write(pico_model, tmp_path / "out", "gptq", schemes_for(pico_model, "gptq", Scheme(4, 16, False)))
+    with pytest.raises(ModelError, match="is no regular expression"):
+        _ = QuantizedCheckpointReader(changed(tmp_path / "out", tmp_path / "a", dynamic={"+:(": {"bits": 8}})).schemes
+    with pytest.raises(ModelError, match="quantised to 4 bits in groups of None"):
+        _ = QuantizedCheckpointReader(changed(tmp_path / "out", tmp_path / "b", group_size=None, dynamic=[])).schemes
+
+
 def test_compressed_tensors_that_are_no_integers_are_refused(pico_model: Path, tmp_path: Path) -> None:
     schemes = schemes_for(pico_model, "compressed-tensors", Scheme(4, 32, True))
     write(pico_model, tmp_path / "out", "compressed-tensors", schemes)

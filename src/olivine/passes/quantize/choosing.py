@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from olivine.config.wording import nearest
 from olivine.errors import Location, Problem
 from olivine.models.checkpoint import TensorInfo
-from olivine.models.decoder import why_not_plain
-from olivine.models.decoder_shapes import misfits
+from olivine.models.decoder import misfits, why_not_plain
 from olivine.quant.scheme import Scheme
 from olivine.quant.stored.form import StoredForm
 from olivine.quant.stored.forms import Source, linear_modules
@@ -57,14 +56,15 @@ def not_decoder(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) ->
                 remedy="use ModelBuilder with precision int4, which knows more architectures",
             )
         ]
-    shapes = {name.removesuffix(".weight"): info.shape for name, info in tensors.items() if len(info.shape) == 2}
+    wrong = misfits(config, tensors)
+    if not wrong:
+        return []
     return [
         Problem(
-            f"the weights do not fit config.json: {misfit}",
-            why="they are of different models, or one of them was edited",
-            remedy="download or copy the model again",
+            f"the weights do not fit config.json: {_first(wrong)}",
+            why="they are from different models, or config.json was changed",
+            remedy="download the model again, or give it the config.json that it was trained with",
         )
-        for misfit in misfits(config, shapes)
     ]
 
 

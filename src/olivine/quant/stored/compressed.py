@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +14,8 @@ from olivine.quant.stored.form import (
     StoredTensor,
     commonest,
     divides,
+    entries,
+    matches,
     read_scheme,
     scales_as,
     scales_from,
@@ -91,7 +92,7 @@ class CompressedTensorsForm(StoredForm):
 
     def scheme_of(self, config: Mapping[str, Any], module: str) -> Scheme:
         """See :meth:`StoredForm.scheme_of`."""
-        groups = [group for group in (config.get("config_groups") or {}).values() if isinstance(group, dict)]
+        groups = entries(config.get("config_groups")).values()
         for fits in (_exactly, _by_pattern, _by_class):
             for group in groups:
                 if any(fits(target, module) for target in group.get("targets") or ()):
@@ -146,7 +147,7 @@ def _exactly(target: str, module: str) -> bool:
 
 
 def _by_pattern(target: str, module: str) -> bool:
-    return target.startswith("re:") and re.match(target.removeprefix("re:"), module) is not None
+    return target.startswith("re:") and matches(target.removeprefix("re:"), module)
 
 
 def _by_class(target: str, module: str) -> bool:

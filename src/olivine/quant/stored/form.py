@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -155,6 +156,26 @@ def stored_zeros(zeros: NDArray[np.uint8], scheme: Scheme) -> NDArray[np.uint8] 
             remedy="correct its quantization_config",
         )
     return None
+
+
+def entries(said: Any) -> dict[str, Mapping[str, Any]]:
+    """Return the entries of an object of objects in ``quantization_config``, which anybody may have written."""
+    items = said.items() if isinstance(said, dict) else ()
+    return {name: each for name, each in items if isinstance(each, dict)}
+
+
+def matches(pattern: str, module: str) -> bool:
+    """Return whether the regular expression ``pattern`` fits the beginning of ``module``.
+
+    Raises:
+        ModelError: it is no regular expression.
+    """
+    try:
+        return re.match(pattern, module) is not None
+    except re.error as error:
+        raise ModelError(
+            f"{pattern!r} in quantization_config is no regular expression: {error}", remedy="correct config.json"
+        ) from None
 
 
 def read_scheme(bits: Any, group_size: Any, symmetric: Any, module: str) -> Scheme:

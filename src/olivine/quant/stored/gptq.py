@@ -15,6 +15,8 @@ from olivine.quant.stored.form import (
     StoredTensor,
     commonest,
     divides,
+    entries,
+    matches,
     read_scheme,
     scales_as,
     scales_from,
@@ -84,8 +86,8 @@ class GptqForm(StoredForm):
     def scheme_of(self, config: Mapping[str, Any], module: str) -> Scheme:
         """See :meth:`StoredForm.scheme_of`."""
         own = dict(config)
-        for pattern, said in (config.get("dynamic") or {}).items():
-            if not pattern.startswith("-:") and re.match(pattern.removeprefix("+:"), module):
+        for pattern, said in entries(config.get("dynamic")).items():
+            if not pattern.startswith("-:") and matches(pattern.removeprefix("+:"), module):
                 own |= said
                 break
         return read_scheme(own.get("bits"), own.get("group_size"), own.get("sym", True), module)

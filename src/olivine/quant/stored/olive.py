@@ -13,6 +13,7 @@ from olivine.quant.stored.form import (
     StoredTensor,
     commonest,
     divides,
+    entries,
     read_scheme,
     scales_as,
     scales_from,
@@ -74,7 +75,7 @@ class OliveForm(StoredForm):
 
     def scheme_of(self, config: Mapping[str, Any], module: str) -> Scheme:
         """See :meth:`StoredForm.scheme_of`."""
-        own = {**config, **((config.get("overrides") or {}).get(module) or {})}
+        own = {**config, **entries(config.get("overrides")).get(module, {})}
         return read_scheme(own.get("bits"), own.get("group_size"), own.get("symmetric"), module)
 
     def encode(self, module: str, rows: PackedRows, scale_dtype: str) -> dict[str, NDArray[Any]]:
