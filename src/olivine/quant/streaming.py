@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from io import FileIO
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from olivine.quant.kernels import as_stored, encode, find_scales
 from olivine.quant.packing import pack
 from olivine.quant.reading import TensorReader
 from olivine.quant.scheme import Rounding, Scheme
+
+if TYPE_CHECKING:
+    from olivine.quant.stored.reading import QuantizedCheckpointReader
 
 TILE = 1 << 20
 """Weights in a tile: 4 MiB in float32. Smaller ones cost more in calls, larger ones more memory."""
@@ -82,7 +85,7 @@ class Matrix:
         slices: whose rows it has, in order; all of one width.
         width: ``K``, input features.
         scheme: what it is stored as; ``None`` if it is not rounded, and its values go where the codes would.
-        method: how it is rounded.
+        method: how it is rounded; ``None`` if the checkpoint holds it rounded.
         scale_type: numpy's name of the type in which its scales, or its values, are stored.
         region: where it goes.
     """
@@ -91,7 +94,7 @@ class Matrix:
     slices: tuple[Slice, ...]
     width: int
     scheme: Scheme | None
-    method: Rounding
+    method: Rounding | None
     scale_type: Literal["float32", "float16"]
     region: Region
 
@@ -132,6 +135,7 @@ def stream(
     *,
     threads: int,
     done: Callable[[Written], None] = lambda _: None,
+    quantised: QuantizedCheckpointReader | None = None,
 ) -> list[Written]:
     """Round every matrix and write it into ``file``, which has its final size already.
 
@@ -143,6 +147,7 @@ def stream(
             matrices and this file.
         threads: tiles that are worked on at the same time.
         done: called for each matrix when it is done, those of an earlier run first.
+        quantised: the same checkpoint, for matrices that it holds rounded; their slices name modules with ``.weight``.
 
     Returns:
         One entry per matrix.
@@ -156,7 +161,7 @@ def stream(
             done(finished[matrix.name])
     waiting = [matrix for matrix in matrices if matrix.name not in finished]
     unsynced: list[Written] = []
-    for written in _written(waiting, reader, file, threads):
+    for written in _written(waiting, reader, file, threads, quantised):
         done(written)
         finished[written.name] = written
         unsynced.append(written)
@@ -167,10 +172,21 @@ def stream(
     return [finished[matrix.name] for matrix in matrices]
 
 
-def _written(matrices: Sequence[Matrix], reader: TensorReader, file: Path, threads: int) -> Iterator[Written]:
+def _written(
+    matrices: Sequence[Matrix],
+    reader: TensorReader,
+    file: Path,
+    threads: int,
+    quantised: QuantizedCheckpointReader | None,
+) -> Iterator[Written]:
     """Yield each matrix when its last tile is in the file."""
     calls = (
-        (matrix, partial(_tile, matrix, first, part, reader, file))
+        (
+            matrix,
+            partial(_tile, matrix, matrix.method, first, part, reader, file)
+            if matrix.method is not None or quantised is None
+            else partial(_stored_tile, matrix, first, part, quantised, file),
+        )
         for matrix in matrices
         for first, part in _tiles(matrix)
     )
@@ -211,7 +227,7 @@ def tile_errors(
 
 def _tiles(matrix: Matrix) -> Iterator[tuple[int, Slice]]:
     """Yield the first row in the matrix and the slice of each tile."""
-    step = max(1, TILE // matrix.width)
+    step = max(32, TILE // matrix.width // 32 * 32)  # a word of packed zero points may span 32 rows
     first = 0
     for each in matrix.slices:
         for start in range(each.start, each.stop, step):
@@ -220,16 +236,33 @@ def _tiles(matrix: Matrix) -> Iterator[tuple[int, Slice]]:
             first += part.rows
 
 
-def _tile(matrix: Matrix, first: int, part: Slice, reader: TensorReader, file: Path) -> tuple[float, float]:
+def _stored_tile(
+    matrix: Matrix, first: int, part: Slice, quantised: QuantizedCheckpointReader, file: Path
+) -> tuple[float, float]:
+    """Write one tile as the checkpoint holds it; its error is not known."""
+    before = part.start % 32
+    found = quantised.read_packed(part.tensor.removesuffix(".weight"), part.start - before, part.stop)
+    region = matrix.region
+    parts = [(region.codes, found.packed), (region.scales, found.scales.astype(matrix.scale_type, copy=False))]
+    if found.zeros is not None and region.zeros is not None:
+        parts.append((region.zeros, pack(found.zeros, found.scheme.bits)))
+    rows = [(start, np.ascontiguousarray(each[before:])) for start, each in parts]
+    _write(file, [(start + first * each[0].nbytes, each) for start, each in rows])
+    return 0.0, 0.0
+
+
+def _tile(
+    matrix: Matrix, method: Rounding | None, first: int, part: Slice, reader: TensorReader, file: Path
+) -> tuple[float, float]:
     """Round one tile and write it; return the squares of the norms of its error and of itself."""
     values = reader.read_rows(part.tensor, part.start, part.stop)
-    if matrix.scheme is None:
+    if matrix.scheme is None or method is None:
         stored = values.astype(matrix.scale_type, copy=False)
         _write(file, [(matrix.region.codes + first * matrix.width * stored.itemsize, stored)])
         lost = values - stored
         return float(np.vdot(lost, lost)), float(np.vdot(values, values))
     scheme, region = matrix.scheme, matrix.region
-    scales, zeros = stored_scales(values, scheme, matrix.method, matrix.scale_type)
+    scales, zeros = stored_scales(values, scheme, method, matrix.scale_type)
     packed, lost_square, whole_square = encode(values, scheme, scales, zeros)
     parts = [(region.codes, packed), (region.scales, scales.astype(matrix.scale_type, copy=False))]
     if region.zeros is not None:

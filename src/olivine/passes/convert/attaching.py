@@ -30,11 +30,16 @@ class Choice:
 
     Attributes:
         scheme: ``None`` leaves it in the graph's float type (the embedding only).
-        method: how it is rounded.
+        method: how it is rounded; ``None`` if the checkpoint holds it rounded.
     """
 
     scheme: Scheme | None
-    method: Rounding = "search"
+    method: Rounding | None = "search"
+
+
+Choose = Callable[[str, int, tuple[str, ...]], Choice]
+"""Called with a node's name (``/model/layers.0/mlp/down_proj``, ``/lm_head``, ``/model/embed_tokens``), its input
+features ``K``, and the tensors whose rows it has; says how they are stored."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ def attach(
     data_name: str,
     skeleton: Skeleton,
     tensors: Mapping[str, TensorInfo],
-    choose: Callable[[str, int], Choice],
+    choose: Choose,
     *,
     tied: bool,
 ) -> Attached:
@@ -81,9 +86,8 @@ def attach(
         graph_file: the skeleton's ONNX model; its data file lies beside it and is read.
         data_name: name of the data file that the new graph refers to.
         skeleton: what its marks mean.
-        tensors: the real checkpoint.
-        choose: called with a node's name (``/model/layers.0/mlp/down_proj``, ``/lm_head``, ``/model/embed_tokens``) and
-            its input features ``K``; says how its rows are stored.
+        tensors: those of the real checkpoint, as they would be if it were not quantised.
+        choose: see :data:`Choose`.
         tied: whether embedding and output layer share their data, where both are quantised alike.
 
     Raises:
@@ -127,7 +131,7 @@ def _attach_matmul(
     data: Any,
     skeleton: Skeleton,
     tensors: Mapping[str, TensorInfo],
-    choose: Callable[[str, int], Choice],
+    choose: Choose,
     layout: _Layout,
     data_name: str,
 ) -> tuple[Matrix, set[str]]:
@@ -137,7 +141,7 @@ def _attach_matmul(
     slices = skeleton.slices(data[offset : offset + length].reshape(-1, MARK))
     width = tensors[slices[0].tensor].shape[1]
     name = node.name.removesuffix("/MatMulNBits")
-    choice = choose(name, width)
+    choice = choose(name, width, tuple(dict.fromkeys(each.tensor for each in slices)))
     if choice.scheme is None:
         raise ValueError(f"{name} cannot stay unquantised")
     scheme = choice.scheme
@@ -166,7 +170,7 @@ def _attach_embedding(
     graph: GraphProto,
     initializers: Mapping[str, TensorProto],
     tensors: Mapping[str, TensorInfo],
-    choose: Callable[[str, int], Choice],
+    choose: Choose,
     layout: _Layout,
     data_name: str,
     head: Matrix | None,
@@ -177,7 +181,7 @@ def _attach_embedding(
     table = initializers[EMBEDDING]
     rows, width = tensors[EMBEDDING].shape
     slices = (Slice(EMBEDDING, 0, rows),)
-    choice = choose("/model/embed_tokens", width)
+    choice = choose("/model/embed_tokens", width, (EMBEDDING,))
     scheme, float_name = choice.scheme, _float_name(table)
     float_type, float_size = table.data_type, np.dtype(float_name).itemsize
     matrix = Matrix("/model/embed_tokens", slices, width, scheme, choice.method, float_name, Region(0))

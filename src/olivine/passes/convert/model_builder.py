@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import json
 import shutil
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from olivine.errors import Location, Problem
+from olivine.errors import Location, ModelError, Problem
 from olivine.models.checkpoint import Checkpoint, read_checkpoint
 from olivine.models.decoder import misfits, why_not_plain
 from olivine.models.genai import PROVIDERS, can_run
@@ -167,7 +168,7 @@ class ModelBuilder(Pass[ModelBuilderParams]):
         "checkpoint to ONNX Runtime GenAI, quantised or not, with onnxruntime-genai's model builder"
     )
     reference_url: ClassVar[str] = "https://onnxruntime.ai/docs/genai/howto/build-model.html"
-    accepts: ClassVar[frozenset[Format]] = frozenset({Format.HF})
+    accepts: ClassVar[frozenset[Format]] = frozenset({Format.HF, Format.HF_QUANTIZED})
     produces: ClassVar[Format] = Format.GENAI
     params_type = ModelBuilderParams
     requires: ClassVar[tuple[Requirement, ...]] = (
@@ -493,6 +494,17 @@ def _why_not_streamed(params: ModelBuilderParams, target: Accelerator, checkpoin
     )
     if asked:
         return f"{asked} is the builder's own way"
+    if checkpoint.format is Format.HF_QUANTIZED:
+        if importlib.util.find_spec("numpy") is None:
+            return None  # the plan says that packages are missing
+        from olivine.quant.reading import TensorReader
+        from olivine.quant.stored.forms import FORMS
+        from olivine.quant.stored.reading import QuantizedCheckpointReader
+
+        how = checkpoint.config["quantization_config"].get("quant_method")
+        if how not in FORMS:
+            return f"it is quantised by {how}, which only the builder reads"
+        return why_not_plain(checkpoint.config, QuantizedCheckpointReader(TensorReader(checkpoint)).logical_tensors)
     return why_not_plain(checkpoint.config, checkpoint.tensors)
 
 
@@ -552,7 +564,11 @@ def _build_streamed(
     from olivine.passes.convert.building import build_apart
     from olivine.passes.convert.streamed_build import build_streamed
     from olivine.quant.reading import TensorReader
+    from olivine.quant.stored.reading import QuantizedCheckpointReader
 
+    reader = TensorReader(checkpoint)
+    quantised = QuantizedCheckpointReader(reader) if checkpoint.format is Format.HF_QUANTIZED else None
+    stored = quantised.schemes if quantised else {}
     shared = params.extra_options.get("shared_embeddings", True) is not False
     tied = _tied(checkpoint.config) and shared
     bits = 4 if params.precision == "int4" else 8
@@ -571,7 +587,10 @@ def _build_streamed(
         else None  # elsewhere no kernel was seen to run
     )
 
-    def choose(name: str, width: int) -> Choice:
+    def choose(name: str, width: int, sources: tuple[str, ...]) -> Choice:
+        held = {stored.get(each.removesuffix(".weight")) for each in sources}
+        if held != {None}:
+            return Choice(_only(held, name), None)
         if name != "/model/embed_tokens":
             return Choice(Scheme(head_bits if name == "/lm_head" else bits, group, symmetric), method)
         if embedding_bits is None or width % group:
@@ -594,8 +613,20 @@ def _build_streamed(
     def build(source: Path, output: Path) -> None:
         build_apart(source, output, graph.precision, provider, arguments, context.checkpoint / "builder")
 
-    built = build_streamed(TensorReader(checkpoint), context, build, choose, tied=tied)
-    return {"weight_error": built.error}
+    built = build_streamed(reader, context, build, choose, tied=tied, quantised=quantised)
+    return {} if quantised else {"weight_error": built.error}
+
+
+def _only(held: set[Scheme | None], name: str) -> Scheme:
+    """Return the one scheme in which all rows of a node are held."""
+    (first, *others) = held
+    if first is None or others:
+        raise ModelError(
+            f"{name} joins weights that the checkpoint holds in different ways",
+            why="the runtime multiplies with query, key and value at once, so their bits and groups must be the same",
+            remedy="quantise these modules alike",
+        )
+    return first
 
 
 def _build(params: ModelBuilderParams, context: RunContext, provider: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from olivine.models.checkpoint import CONFIG, INDEX, SINGLE, Checkpoint
+from olivine.models.checkpoint import CONFIG, INDEX, SINGLE, Checkpoint, TensorInfo
 from olivine.models.decoder import EMBEDDING, HEAD, is_used, parts
 from olivine.quant.reading import TensorReader
 from olivine.quant.streaming import Slice
@@ -55,8 +56,13 @@ class Skeleton:
         )
 
 
-def write_skeleton(reader: TensorReader, folder: Path) -> Skeleton:
+def write_skeleton(reader: TensorReader, tensors: Mapping[str, TensorInfo], folder: Path) -> Skeleton:
     """Write the skeleton of a checkpoint, a plain decoder, into ``folder``.
+
+    Args:
+        reader: the checkpoint.
+        tensors: its tensors, as they would be if it were not quantised.
+        folder: where to.
 
     Raises:
         ModelError: a norm or a bias cannot be read, or is not finite.
@@ -71,7 +77,7 @@ def write_skeleton(reader: TensorReader, folder: Path) -> Skeleton:
     (folder / CONFIG).write_text(json.dumps(config), encoding="utf-8")
     sources: list[str] = []
     written: dict[str, NDArray[Any]] = {}
-    for name, tensor in checkpoint.tensors.items():
+    for name, tensor in tensors.items():
         if not is_used(name):
             continue
         if name == EMBEDDING:
@@ -84,9 +90,9 @@ def write_skeleton(reader: TensorReader, folder: Path) -> Skeleton:
             values = reader.read(name)
             for module, start, stop in parts(name, tensor.shape[0], checkpoint.config):
                 written[f"{module}.{name.rsplit('.', 1)[1]}"] = np.ascontiguousarray(values[start:stop])
-    if HEAD not in checkpoint.tensors:  # the embedding serves as the output layer too
+    if HEAD not in tensors:  # the embedding serves as the output layer too
         sources.append(EMBEDDING)
-        _mark(written, "lm_head", len(sources) - 1, 0, checkpoint.tensors[EMBEDDING].shape[0])
+        _mark(written, "lm_head", len(sources) - 1, 0, tensors[EMBEDDING].shape[0])
     save_file(written, folder / SINGLE, metadata={"format": "pt"})
     return Skeleton(tuple(sources))
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from olivine.passes.base import RunContext
-from olivine.passes.convert.attaching import Attached, Choice, attach
+from olivine.passes.convert.attaching import Attached, Choose, attach
 from olivine.passes.convert.skeleton import write_skeleton
 from olivine.quant.reading import TensorReader
+from olivine.quant.stored.reading import QuantizedCheckpointReader
 from olivine.quant.streaming import Written, stream
 
 JOURNAL = "journal.jsonl"
@@ -29,7 +30,7 @@ class Built:
 
     @property
     def error(self) -> float:
-        """Relative error of the weights, the mean over matrices weighted by their bytes."""
+        """Relative error of the weights that were rounded here, the mean over matrices weighted by their bytes."""
         total = sum(each.bytes for each in self.written)
         return sum(each.error * each.bytes for each in self.written) / total if total else 0.0
 
@@ -38,9 +39,10 @@ def build_streamed(
     reader: TensorReader,
     context: RunContext,
     build: Callable[[Path, Path], None],
-    choose: Callable[[str, int], Choice],
+    choose: Choose,
     *,
     tied: bool,
+    quantised: QuantizedCheckpointReader | None = None,
 ) -> Built:
     """Build ``context.output``.
 
@@ -50,6 +52,7 @@ def build_streamed(
         build: has the model builder build the checkpoint in its first argument into the folder of its second.
         choose: see :func:`~olivine.passes.convert.attaching.attach`.
         tied: whether the embedding takes the output layer's weights.
+        quantised: the same checkpoint, if it is quantised.
 
     Raises:
         ModelError: a tensor cannot be read, or is not finite.
@@ -60,12 +63,13 @@ def build_streamed(
     scratch = context.checkpoint / "skeleton"
     shutil.rmtree(scratch, ignore_errors=True)  # of a build that was killed
     context.progress(0, None, message="building the graph")
-    skeleton = write_skeleton(reader, scratch / "in")
+    tensors = reader.tensors if quantised is None else quantised.logical_tensors
+    skeleton = write_skeleton(reader, tensors, scratch / "in")
     built = scratch / "out"
     build(scratch / "in", built)
     (graph_file,) = built.glob("*.onnx")
     data_name = f"{graph_file.name}.data"
-    attached = attach(graph_file, data_name, skeleton, reader.tensors, choose, tied=tied)
+    attached = attach(graph_file, data_name, skeleton, tensors, choose, tied=tied)
     data = context.checkpoint / data_name
     _prepare(data, context.checkpoint / JOURNAL, attached, built / data_name)
     total = sum(matrix.bytes for matrix in attached.matrices)
@@ -77,7 +81,13 @@ def build_streamed(
         context.progress(so_far / 1e6, total / 1e6, unit="MB", message=f"rounding {written.name}", error=written.error)
 
     written = stream(
-        attached.matrices, reader, data, context.checkpoint / JOURNAL, threads=os.cpu_count() or 1, done=report
+        attached.matrices,
+        reader,
+        data,
+        context.checkpoint / JOURNAL,
+        threads=os.cpu_count() or 1,
+        done=report,
+        quantised=quantised,
     )
     for file in built.iterdir():
         if file.name not in (graph_file.name, data_name):

@@ -85,6 +85,23 @@ class QuantizedCheckpointReader:
                 )
         return rows, width
 
+    @cached_property
+    def logical_tensors(self) -> dict[str, TensorInfo]:
+        """The tensors that the checkpoint would have if it were not quantised, in its order.
+
+        Each quantised module is one matrix ``MODULE.weight``, said to be float32.
+
+        Raises:
+            ModelError: see :meth:`shape`.
+        """
+        stored: dict[str, tuple[str, TensorInfo]] = {}
+        for module, scheme in self.schemes.items():
+            rows, width = self.shape(module)
+            weight = TensorInfo("F32", (rows, width), "")
+            suffixes = self.form.tensors(module, rows, width, scheme, "F32")
+            stored |= dict.fromkeys((f"{module}.{suffix}" for suffix in suffixes), (f"{module}.weight", weight))
+        return dict(stored.get(name, (name, info)) for name, info in self._reader.tensors.items())
+
     def read_packed(self, module: str, start: int = 0, stop: int | None = None) -> PackedRows:
         """Return rows ``start`` (a multiple of 32) to ``stop`` of ``module``.
 

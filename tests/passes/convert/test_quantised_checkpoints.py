@@ -1,0 +1,74 @@
+"""A checkpoint that is quantised already: its integers come through bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from built_models import build_genai
+from test_streamed_build import checkpoint, dequantised, distance, float_logits, logits
+
+from olivine.errors import ModelError
+from olivine.passes.base import Accelerator, Format, RunContext
+from olivine.passes.quantize.quantize import Quantize, QuantizeParams
+from olivine.quant.reading import TensorReader
+from olivine.quant.stored.reading import QuantizedCheckpointReader
+
+
+def quantise(source: Path, output: Path, **params: Any) -> Path:
+    """Have Quantize write ``output``."""
+    output.mkdir()
+    (output.parent / "scratch").mkdir(exist_ok=True)
+    context = RunContext(
+        inputs={"model": source},
+        input_format=Format.HF,
+        output=output,
+        checkpoint=output.parent / "scratch",
+        data={},
+        host=Accelerator(),
+        target=Accelerator(),
+        progress=lambda *_, **__: None,
+        note=print,
+    )
+    Quantize().run(QuantizeParams(**params), context)
+    return output
+
+
+@pytest.mark.parametrize(
+    ("form", "params"),
+    [
+        ("olive", {"bits": 4, "group_size": 16}),
+        ("olive", {"bits": 8, "group_size": 32, "symmetric": False}),
+        ("gptq", {"bits": 4, "group_size": 32, "symmetric": False}),
+        ("compressed-tensors", {"bits": 4, "group_size": 32}),
+    ],
+)
+def test_integers_come_through(form: str, params: dict[str, Any], pico_model: Path, tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model", pico_model, "llama", torch.float32)
+    quantised = quantise(source, tmp_path / "quantised", form=form, **params)
+    build_genai(quantised, tmp_path / "out", precision="int4", int4_accuracy_level=1)
+    reader = QuantizedCheckpointReader(TensorReader(quantised))
+    for node, module in (
+        ("/model/layers.1/attn/o_proj", "model.layers.1.self_attn.o_proj"),
+        ("/model/layers.2/mlp/down_proj", "model.layers.2.mlp.down_proj"),
+        ("/model/layers.0/mlp/up_proj", "model.layers.0.mlp.up_proj"),
+    ):
+        expected = reader.read_rounded(module).dequantise().numpy()
+        np.testing.assert_array_equal(dequantised(tmp_path / "out", node), expected)
+    joined = [reader.read_rounded(f"model.layers.0.self_attn.{each}_proj").dequantise().numpy() for each in "qkv"]
+    np.testing.assert_array_equal(
+        dequantised(tmp_path / "out", "/model/layers.0/attn/qkv_proj"), np.concatenate(joined)
+    )
+    assert distance(logits(tmp_path / "out"), float_logits(source)) < 0.4
+
+
+def test_query_and_key_in_different_bits_are_refused(pico_model: Path, tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model", pico_model, "llama", torch.float32)
+    quantised = quantise(
+        source, tmp_path / "quantised", form="olive", bits=4, overrides=[{"pattern": "*.q_proj", "bits": 8}]
+    )
+    with pytest.raises(ModelError, match=r"/model/layers\.0/attn/qkv_proj joins weights .* in different ways"):
+        build_genai(quantised, tmp_path / "out", precision="int4")
