@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from built_models import genai_of, trained_model
+from safetensors.torch import load_file, save_file
 
 from olivine.errors import ModelError, UnavailableError
 from olivine.models import text as text_module
@@ -230,3 +231,12 @@ def test_special_tokens_are_read_longest_first(pico_model: Path) -> None:
     found = text_module.special_tokens(pico_model)
     assert set(found) == {"<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>", "<|system|>"}
     assert list(found) == sorted(found, key=lambda token: (-len(token), token))
+
+
+def test_weights_that_are_missing_are_not_made_up(pico_model: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(pico_model, tmp_path / "model"))
+    tensors = load_file(source / "model.safetensors")
+    del tensors["model.layers.1.mlp.down_proj.weight"]
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"no weights for model\.layers\.1\.mlp\.down_proj\.weight"):
+        HfModel(source, CPU)

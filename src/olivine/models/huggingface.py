@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from olivine.errors import ModelError, UnavailableError
 from olivine.hardware.machine import this_machine
-from olivine.models.checkpoint import read_checkpoint
+from olivine.models.checkpoint import Checkpoint, read_checkpoint
 from olivine.models.text import CHUNK, GREEDY, Message, Sampling, TextModel
 from olivine.passes.base import Accelerator, Format
+from olivine.quant.stored.dequantising import can_dequantise, dequantised
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,8 @@ class HfModel(TextModel):
     """A checkpoint, loaded with transformers.
 
     Weights in a 16-bit format are computed in float32 on a CPU that has no matrix units for that format: there it is
-    both faster and what the weights mean.
+    both faster and what the weights mean. Weights that are quantised to integers, in a form that Olivine reads, are
+    dequantised: that takes the memory of the original, and no library but transformers.
 
     Args:
         path: folder with ``config.json`` and safetensors.
@@ -55,11 +57,20 @@ class HfModel(TextModel):
         dtype = compute_dtype(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype"), target.device)
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-            # A quantised checkpoint is placed while it loads (which takes accelerate); a plain one is moved after.
-            place = {"device_map": self._device} if checkpoint.format is Format.HF_QUANTIZED else {}
-            model = AutoModelForCausalLM.from_pretrained(
-                path, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, **place
-            )
+            place = {}
+            if can_dequantise(checkpoint.config):
+                model, info = _dequantised(checkpoint, dtype, trust_remote_code=trust_remote_code)
+            else:
+                # A quantised checkpoint is placed while it loads (which takes accelerate); a plain one is moved after.
+                place = {"device_map": self._device} if checkpoint.format is Format.HF_QUANTIZED else {}
+                model, info = AutoModelForCausalLM.from_pretrained(
+                    path,
+                    dtype=dtype,
+                    use_safetensors=True,
+                    trust_remote_code=trust_remote_code,
+                    output_loading_info=True,
+                    **place,
+                )
         except (OSError, ValueError, KeyError, ImportError) as error:
             said = " ".join(str(error).split())[:300]
             raise ModelError(
@@ -69,6 +80,15 @@ class HfModel(TextModel):
                 if checkpoint.needs_remote_code and not trust_remote_code
                 else "check that the folder holds a causal language model and its tokenizer",
             ) from None
+        if missing := sorted(info["missing_keys"]):
+            method = (checkpoint.config.get("quantization_config") or {}).get("quant_method")
+            raise ModelError(
+                f"{path} has no weights for {missing[0]}" + (f" and {len(missing) - 1} others" if missing[1:] else ""),
+                why=f"transformers does not read quantisation by {method}"
+                if method
+                else "transformers would go on with random ones",
+                remedy="give the checkpoint that it was quantised from" if method else "download the model again",
+            )
         self._model = (model if place else model.to(self._device)).eval()
         config = model.config.get_text_config()
         self.context_length = int(getattr(config, "max_position_embeddings", None) or 2**31)
@@ -178,6 +198,25 @@ class HfModel(TextModel):
                 f"the chat template of {self.path} cannot be applied: {error}", remedy="mend its chat_template.jinja"
             ) from None
         return str(rendered)
+
+
+def _dequantised(checkpoint: Checkpoint, dtype: str, *, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:
+    """Return the model that a quantised checkpoint stands for, in floats, and what transformers says of its loading."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from olivine.quant.reading import TensorReader
+
+    config = AutoConfig.from_pretrained(checkpoint.path, trust_remote_code=trust_remote_code)
+    del config.quantization_config
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    wanted = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
+    state = dequantised(TensorReader(checkpoint), wanted, getattr(torch, dtype))
+    found: tuple[Any, dict[str, Any]] = type(empty).from_pretrained(
+        None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
+    )
+    return found
 
 
 def compute_dtype(stored: Any, device: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from olivine.errors import ModelError, Problem
 from olivine.hardware.machine import this_machine
 from olivine.models.checkpoint import read_checkpoint
+from olivine.models.huggingface import HfModel
 from olivine.passes.base import Accelerator, ModelFacts, PassResult, PlanContext
 from olivine.passes.conformance import Interrupted, PassConformance, content_digests, run_pass
 from olivine.passes.quantize.quantize import Quantize, QuantizeParams
@@ -389,3 +391,26 @@ def test_the_model_is_never_in_memory(pico_model: Path, tmp_path: Path) -> None:
     growth = int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
     assert size > 260e6
     assert growth < 100e6  # a tile in each thread: its bytes, floats and codes
+
+
+@pytest.mark.parametrize("form", ["olive", "gptq", "compressed-tensors"])
+def test_what_it_makes_is_measured_as_it_was_rounded(form: Any, pico_model: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    quantise(pico_model, tmp_path, form=form, symmetric=False, lm_head_bits=8)
+    rounded = QuantizedCheckpointReader(TensorReader(tmp_path / "output"))
+    reference = AutoModelForCausalLM.from_pretrained(pico_model).eval()
+    with torch.no_grad():
+        for layer in range(2):
+            for fused, names in (("self_attn.qkv_proj", "qkv"), ("mlp.gate_up_proj", ("gate", "up"))):
+                module = f"model.layers.{layer}.{fused}"
+                parts = [f"{module.rpartition('.')[0]}.{each}_proj" for each in names]
+                whole = [rounded.read_rounded(each).dequantise() for each in (parts if form == "olive" else [module])]
+                reference.get_submodule(module).weight.copy_(torch.cat(whole))
+            for name in ("self_attn.o_proj", "mlp.down_proj"):
+                module = f"model.layers.{layer}.{name}"
+                reference.get_submodule(module).weight.copy_(rounded.read_rounded(module).dequantise())
+        reference.lm_head.weight.copy_(rounded.read_rounded("lm_head").dequantise())
+        expected = reference(torch.tensor([[5, 17, 250, 33]])).logits[0].numpy()
+    found = np.concatenate(list(HfModel(tmp_path / "output", Accelerator()).logits([5, 17, 250, 33])))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
