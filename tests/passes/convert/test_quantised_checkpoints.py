@@ -68,7 +68,7 @@ def test_integers_come_through(form: str, params: dict[str, Any], pico_model: Pa
 def test_query_and_key_in_different_bits_are_refused(pico_model: Path, tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "model", pico_model, "llama", torch.float32)
     quantised = quantise(
-        source, tmp_path / "quantised", form="olive", bits=4, overrides=[{"pattern": "*.q_proj", "bits": 8}]
+        source, tmp_path / "quantised", form="gptq", bits=4, overrides=[{"pattern": "*.q_proj", "bits": 8}]
     )
     with pytest.raises(ModelError, match=r"/model/layers\.0/attn/qkv_proj joins weights .* in different ways"):
         build_genai(quantised, tmp_path / "out", precision="int4")

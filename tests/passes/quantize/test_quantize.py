@@ -215,7 +215,7 @@ def test_a_pattern_that_names_nothing_is_told_with_the_nearest(pico_model: Path)
         ({"form": "olive", "modules_to_exclude": ["*.0.mlp.up_proj"]}, "up_proj cannot be left as it is"),
         (
             {"overrides": [{"pattern": "*.v_proj", "group_size": 16}]},
-            "q_proj, k_proj and v_proj of model.layers.0.self_attn (and 1 more) have the same bits and diff",
+            "q_proj, k_proj and v_proj of model.layers.0.self_attn (and 1 more) are stored in different ways",
         ),
         ({"modules_to_exclude": ["*"], "form": "gptq"}, "nothing is quantised"),
     ],

@@ -161,7 +161,7 @@ def _unstorable(form: StoredForm, schemes: Mapping[str, Scheme], sources: Mappin
 
 
 def _unreadable(form: StoredForm, schemes: Mapping[str, Scheme], sources: Mapping[str, Source]) -> list[Problem]:
-    """Return what onnxruntime-genai's model builder would not read of a form that is for it."""
+    """Return what the model builder would not read of a form that is for it."""
     if not form.all_or_nothing:
         return []
     found = []
@@ -179,16 +179,15 @@ def _unreadable(form: StoredForm, schemes: Mapping[str, Scheme], sources: Mappin
     for name in schemes:
         if name.endswith(".q_proj"):
             joined = [f"{name.removesuffix('q_proj')}{each}_proj" for each in "qkv"]
-            parts = [schemes[each] for each in joined if each in schemes]
-            if len({each.bits for each in parts}) == 1 and len({each.group_size for each in parts}) > 1:
+            if len({schemes[each] for each in joined if each in schemes}) > 1:
                 apart.append(name.removesuffix(".q_proj"))
     if apart:
         found.append(
             Problem(
-                f"q_proj, k_proj and v_proj of {_first(apart)} have the same bits and different group sizes",
+                f"q_proj, k_proj and v_proj of {_first(apart)} are stored in different ways",
                 Location(path="overrides"),
-                "the model builder joins the three into one matrix",
-                "give them the same group_size",
+                "the runtime multiplies with the three at once",
+                "give them the same bits, group_size and symmetric, or choose the form gptq or compressed-tensors",
             )
         )
     return found

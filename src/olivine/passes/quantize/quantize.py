@@ -43,7 +43,7 @@ class QuantizeParams(Params):
     """Names of modules that stay as they are, with ``*`` and ``?``, e.g. ``*.down_proj``. Not in the form ``olive``,
     whose reader takes every matrix of a layer for a quantised one."""
     overrides: list[Override] = Field(default_factory=list)
-    """Modules that are stored otherwise: ``{pattern: "*.v_proj", bits: 8}``, also ``group_size`` and ``symmetric``.
+    """Modules that are stored otherwise: ``{pattern: "*.down_proj", bits: 8}``, also ``group_size`` and ``symmetric``.
     Later ones count more."""
 
 
