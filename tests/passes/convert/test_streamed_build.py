@@ -21,7 +21,9 @@ from safetensors.torch import load_file, save_file
 
 from olivine.errors import ModelError, OlivineError
 from olivine.models.genai import GenaiModel
-from olivine.passes.base import Accelerator
+from olivine.passes.base import Accelerator, RunContext
+from olivine.passes.convert import trial
+from olivine.passes.convert.trying import try_result
 from olivine.quant.packing import unpack
 from olivine.quant.rounding import round_weights
 from olivine.quant.scheme import Scheme
@@ -187,6 +189,34 @@ def test_float16_and_shards_are_read_alike(pico_model: Path, tmp_path: Path) -> 
     np.testing.assert_array_equal(logits(tmp_path / "a"), logits(tmp_path / "b"))
 
 
+@pytest.mark.parametrize("name", ["phi3", "qwen3", "gemma2"])
+def test_large_model_is_tried_with_its_first_layers(
+    name: str, pico_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = checkpoint(tmp_path / "model", pico_model, name)
+    build_genai(source, tmp_path / "whole", precision="int4")
+    monkeypatch.setattr(trial, "SIZE", 20_000)
+    seen: list[np.ndarray] = []
+
+    def compare(context: RunContext, precision: str, folder: Path) -> None:
+        """Keep what the cut model computes, then try it as ever."""
+        assert folder != context.output
+        seen.append(logits(folder))
+        try_result(context, precision, folder)
+
+    monkeypatch.setattr("olivine.passes.convert.model_builder.try_result", compare)
+    notes = build_genai(source, tmp_path / "out", precision="int4")
+    assert notes == ["the result is tried with its first 1 of 3 layers, for it is large"]
+    for file in ("model.onnx", "model.onnx.data", "genai_config.json"):
+        assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    config = json.loads((source / "config.json").read_text())
+    config["num_hidden_layers"] = 1
+    if "layer_types" in config:
+        config["layer_types"] = config["layer_types"][:1]
+    (source / "config.json").write_text(json.dumps(config))
+    assert distance(seen[0], float_logits(source)) < 0.3  # as far as int4 is from one layer, and no further
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_weight_that_is_no_number_is_named(bad: float, pico_model: Path, tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "model", pico_model, "llama")
@@ -264,7 +294,7 @@ if __name__ == "__main__":
 
 def build_in(source: Path, output: Path, scratch: Path, *, slowly: bool = False) -> None:
     """Build with a folder for what outlives a kill; print each matrix that is done."""
-    from olivine.passes.base import Format, RunContext
+    from olivine.passes.base import Format
     from olivine.passes.convert.model_builder import ModelBuilder, ModelBuilderParams
 
     def progress(done: float, total: float | None, *, unit: str = "", message: str = "", **values: float) -> None:

@@ -7,7 +7,7 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -56,16 +56,24 @@ def build(source: Path, output: Path, precision: str, provider: str, arguments: 
 
 
 def build_apart(
-    source: Path, output: Path, precision: str, provider: str, arguments: Sequence[str], scratch: Path
+    source: Path, builds: Mapping[Path, Sequence[str]], precision: str, provider: str, scratch: Path
 ) -> None:
     """Do as :func:`build` in a process of its own, so that what the builder's libraries take is given back.
+
+    Args:
+        source: checkpoint folder.
+        builds: extra options by the folder to make.
+        precision: in the builder's words.
+        provider: in the builder's words.
+        scratch: folder for what the builder puts aside.
 
     Raises:
         StepError: the builder failed, or its process died.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
-            pool.submit(build, source, output, precision, provider, list(arguments), scratch).result()
+            for output, arguments in builds.items():
+                pool.submit(build, source, output, precision, provider, list(arguments), scratch).result()
         except BrokenProcessPool as error:
             raise StepError(
                 "the process of the model builder died",

@@ -246,13 +246,15 @@ class ModelBuilder(Pass[ModelBuilderParams]):
         provider = PROVIDERS[context.target.execution_provider]
         checkpoint = read_checkpoint(context.inputs["model"])
         metrics: dict[str, float] = {}
+        trial = context.output
         if _why_not_streamed(params, context.target, checkpoint):
             _build(params, context, provider)
         else:
-            metrics = _build_streamed(params, context, provider, checkpoint)
+            metrics, trial = _build_streamed(params, context, provider, checkpoint)
         _merge_search(context.output / "genai_config.json", params.search)
         _keep_chat_template(context.inputs["model"], context.output)
-        tried = _try(params, context)
+        tried = _try(params, context, trial)
+        shutil.rmtree(context.checkpoint / "skeleton", ignore_errors=True)
         size = sum(file.stat().st_size for file in context.output.rglob("*") if file.is_file())
         return PassResult(
             metrics={"size_bytes": float(size), **metrics},
@@ -558,8 +560,12 @@ def _check_shapes(params: ModelBuilderParams, context: PlanContext) -> list[Prob
 
 def _build_streamed(
     params: ModelBuilderParams, context: RunContext, provider: str, checkpoint: Checkpoint
-) -> dict[str, float]:
-    """Build the graph of the checkpoint's skeleton and stream the weights into it; return metrics."""
+) -> tuple[dict[str, float], Path]:
+    """Build the graph of the checkpoint's skeleton and stream the weights into it.
+
+    Returns:
+        Metrics; the folder of the model that is to be tried.
+    """
     from olivine.passes.convert.attaching import Choice
     from olivine.passes.convert.building import build_apart
     from olivine.passes.convert.streamed_build import build_streamed
@@ -610,11 +616,15 @@ def _build_streamed(
 
     arguments = builder_arguments(graph, trust_remote_code=context.trust_remote_code)
 
-    def build(source: Path, output: Path) -> None:
-        build_apart(source, output, graph.precision, provider, arguments, context.checkpoint / "builder")
+    def build(source: Path, folders: Mapping[Path, int | None]) -> None:
+        builds = {
+            folder: [*arguments, *([] if layers is None else [f"num_hidden_layers={layers}"])]
+            for folder, layers in folders.items()
+        }
+        build_apart(source, builds, graph.precision, provider, context.checkpoint / "builder")
 
     built = build_streamed(reader, context, build, choose, tied=tied, quantised=quantised)
-    return {} if quantised else {"weight_error": built.error}
+    return {} if quantised else {"weight_error": built.error}, built.trial or context.output
 
 
 def _only(held: set[Scheme | None], name: str) -> Scheme:
@@ -660,8 +670,8 @@ def _keep_chat_template(source: Path, output: Path) -> None:
         shutil.copyfile(template, output / template.name)
 
 
-def _try(params: ModelBuilderParams, context: RunContext) -> bool:
-    """Load the result and generate one token, and return whether that was possible here.
+def _try(params: ModelBuilderParams, context: RunContext, folder: Path) -> bool:
+    """Load the model in ``folder`` and generate one token, and return whether that was possible here.
 
     Raises:
         StepError: it does not load, or its logits are not numbers.
@@ -674,5 +684,5 @@ def _try(params: ModelBuilderParams, context: RunContext) -> bool:
     if not can_run(provider):
         context.note(f"the result was not tried: {provider} is not on this machine")
         return False
-    try_result(context, params.precision)
+    try_result(context, params.precision, folder)
     return True

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from olivine.passes.base import RunContext
 from olivine.passes.convert.attaching import Attached, Choose, attach
 from olivine.passes.convert.skeleton import write_skeleton
+from olivine.passes.convert.trial import layers_to_try, make_trial
 from olivine.quant.reading import TensorReader
 from olivine.quant.stored.reading import QuantizedCheckpointReader
 from olivine.quant.streaming import Written, stream
@@ -24,9 +25,11 @@ class Built:
 
     Attributes:
         written: one entry per matrix.
+        trial: folder of the model's first layers, if they are to be tried in its place.
     """
 
     written: tuple[Written, ...]
+    trial: Path | None
 
     @property
     def error(self) -> float:
@@ -38,7 +41,7 @@ class Built:
 def build_streamed(
     reader: TensorReader,
     context: RunContext,
-    build: Callable[[Path, Path], None],
+    build: Callable[[Path, Mapping[Path, int | None]], None],
     choose: Choose,
     *,
     tied: bool,
@@ -49,7 +52,8 @@ def build_streamed(
     Args:
         reader: the checkpoint; it has a skeleton.
         context: ``checkpoint`` keeps what is written until all of it is there, so a killed run goes on.
-        build: has the model builder build the checkpoint in its first argument into the folder of its second.
+        build: has the model builder build the checkpoint in its first argument into folders, each with as many layers
+            as are given with it, ``None`` for all.
         choose: see :func:`~olivine.passes.convert.attaching.attach`.
         tied: whether the embedding takes the output layer's weights.
         quantised: the same checkpoint, if it is quantised.
@@ -66,7 +70,11 @@ def build_streamed(
     tensors = reader.tensors if quantised is None else quantised.logical_tensors
     skeleton = write_skeleton(reader, tensors, scratch / "in")
     built = scratch / "out"
-    build(scratch / "in", built)
+    trial = scratch / "trial"
+    layers = int(reader.checkpoint.config.get("num_hidden_layers") or 0)
+    expected = sum(tensor.elements for tensor in tensors.values()) // 2
+    tried = layers_to_try(expected, layers)
+    build(scratch / "in", {built: None} if tried is None else {built: None, trial: tried})
     (graph_file,) = built.glob("*.onnx")
     data_name = f"{graph_file.name}.data"
     attached = attach(graph_file, data_name, skeleton, tensors, choose, tied=tied)
@@ -95,8 +103,11 @@ def build_streamed(
     onnx.save(attached.model, str(context.output / graph_file.name))
     shutil.move(data, context.output / data_name)
     (context.checkpoint / JOURNAL).unlink()
-    shutil.rmtree(scratch)
-    return Built(tuple(written))
+    if tried is None:
+        return Built(tuple(written), None)
+    make_trial(trial, context.output / graph_file.name, context.output / data_name)
+    context.note(f"the result is tried with its first {tried} of {layers} layers, for it is large")
+    return Built(tuple(written), trial)
 
 
 def _prepare(data: Path, journal: Path, attached: Attached, skeleton_data: Path) -> None:

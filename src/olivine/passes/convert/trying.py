@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from olivine.errors import OlivineError, StepError
 from olivine.passes.base import RunContext
 
@@ -9,8 +11,8 @@ LARGE = 1 << 30
 """Bytes of a model from which it is tried with its weights mapped: the kernels would copy them all."""
 
 
-def try_result(context: RunContext, precision: str) -> None:
-    """Load ``context.output`` on the target and generate one token.
+def try_result(context: RunContext, precision: str, folder: Path) -> None:
+    """Load the model in ``folder`` on the target and generate one token.
 
     Raises:
         StepError: it does not load, does not run, or its logits are not numbers.
@@ -20,10 +22,10 @@ def try_result(context: RunContext, precision: str) -> None:
     from olivine.models.genai import GenaiModel
 
     context.progress(1, 1, message="trying the result")
-    size = sum(file.stat().st_size for file in context.output.iterdir())
+    size = sum(file.stat().st_size for file in folder.iterdir())
     try:
         mapped = context.target.device == "cpu" and size >= LARGE
-        model = GenaiModel(context.output, context.target, mapped=mapped)
+        model = GenaiModel(folder, context.target, mapped=mapped)
         logits, _ = model.step([model.bos_id if model.bos_id is not None else 0])
     except OlivineError as error:
         raise StepError(
