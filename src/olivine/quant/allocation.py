@@ -39,7 +39,8 @@ def smallest(options: Mapping[str, Sequence[Option]]) -> int:
 def allocate(options: Mapping[str, Sequence[Option]], max_bytes: int) -> dict[str, Option]:
     """Return the option of each matrix with the least loss in sum, in at most ``max_bytes`` bytes.
 
-    Within one step of a hull of the best there is: the relaxation's bound is met but for the last step that did not fit.
+    Within one step of a hull of the best there is: the relaxation's bound is met but for a last step that did not
+    fit.
 
     Raises:
         ValueError: even the smallest choice takes more; :func:`smallest` says how much.
