@@ -56,7 +56,7 @@ def locate(model_path: str, revision: str | None = None) -> Located:
     snapshot = _cached(model_path, revision or "main")
     if snapshot is not None:
         return Located(snapshot, snapshot.name)
-    if _hub_is_off():
+    if is_offline():
         raise _switched_off(model_path, revision)
     return Located(None, revision)
 
@@ -107,7 +107,7 @@ def fetch(model_path: str, revision: str | None = None, *, code: bool = False) -
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, OSError) as error:
         if _is_full(error):
             raise
-        if _hub_is_off():
+        if is_offline():
             raise _switched_off(model_path, revision) from None
         raise UnavailableError(
             f"{asked} is not on this machine, and the hub cannot be reached",
@@ -158,7 +158,8 @@ def cache_folder() -> Path:
     return home / "huggingface" / "hub"
 
 
-def _hub_is_off() -> bool:
+def is_offline() -> bool:
+    """Return whether the hub is switched off by an environment variable."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)
 
