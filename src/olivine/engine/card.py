@@ -1,12 +1,15 @@
-"""The model card: what the model is, how it was made, and what was measured on it."""
+"""The model card: what the model is, how it was made, and what was measured on it, in the Hugging Face hub's format."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olivine import __version__
+from olivine.engine.card_metadata import carried_from, metadata, model_name, quantised_bits
 from olivine.engine.result import Result
+from olivine.engine.values import values_of
 from olivine.engine.words import duration, memory, number, size
 from olivine.planning.plan import Plan
 
@@ -14,21 +17,29 @@ if TYPE_CHECKING:
     from olivine.store import Artifact
 
 
-def model_card(plan: Plan, result: Result, artifacts: Mapping[str, Artifact]) -> str:
-    """Return the card as Markdown. Text from the configuration is escaped, so that it cannot become markup."""
-    base = plan.workflow.input_model.model_path
-    name = base.rstrip("/").rsplit("/", 1)[-1]
+def model_card(plan: Plan, result: Result, artifacts: Mapping[str, Artifact], input_model: Path | None = None) -> str:
+    """Return the card as Markdown. Text from the configuration is escaped, so that it cannot become markup.
+
+    Args:
+        input_model: folder of the input model, whose own card says its licence.
+    """
+    from olivine.config.writing import to_yaml
+
+    name = model_name(plan.workflow.input_model.model_path)
+    evaluation = plan.evaluation("final")
+    values = list(values_of(evaluation, result.metrics.get("final", {}))) if evaluation is not None else []
+    attributes = [artifacts[step.digest].manifest.attributes for step in plan.passes if step.digest in artifacts]
+    carried = carried_from(input_model)
+    bits = quantised_bits(attributes)
     lines = [
         "---",
-        f"base_model: {_quote(base if '/' in base and not base.startswith('/') else name)}",
-        "library_name: " + ("onnxruntime-genai" if result.format == "genai" else "transformers"),
-        "pipeline_tag: text-generation",
-        "tags: [olivine]",
+        to_yaml(metadata(plan, result, values, attributes, carried)).rstrip(),
         "---",
         "",
-        f"# {_escape(name)}, as {result.format}",
+        f"# {_escape(name)}, as {result.format}" + (f", {bits}-bit" if bits is not None else ""),
         "",
         f"Made by Olivine {__version__} from `{_escape(name)}`. {size(result.size)} on disk.",
+        _licence(carried),
         "",
         "## How it was made",
         "",
@@ -41,6 +52,7 @@ def model_card(plan: Plan, result: Result, artifacts: Mapping[str, Artifact]) ->
         reported = ", ".join(f"{key} {number(value)}" for key, value in _numbers(step.metrics).items())
         row = (_escape(step.name), step.type, duration(step.seconds), memory(step.peak_memory), reported)
         lines.append("| " + " | ".join(row) + " |")
+    lines += _quantisation(attributes)
     if result.metrics:
         lines += ["", "## What was measured", "", *_metric_rows(result.metrics)]
     lines += [
@@ -57,6 +69,27 @@ def model_card(plan: Plan, result: Result, artifacts: Mapping[str, Artifact]) ->
     if result.format == "genai":
         lines += ["## How to use it", "", "```", 'olivine generate . --prompt "..."', "```", ""]
     return "\n".join(lines)
+
+
+def _licence(carried: Mapping[str, Any]) -> str:
+    """Return the sentence about the licence."""
+    named = carried.get("license_name") or carried.get("license")
+    if not isinstance(named, str):
+        return "The card of the model that it was made from names no licence: ask whoever gave it to you."
+    return f"Licence of the model that it was made from: {_escape(named)}."
+
+
+QUANTISATION = ("precision", "bits", "group_size", "symmetric", "method", "form", "execution_provider")
+"""Attributes of a quantising pass that the card shows."""
+
+
+def _quantisation(attributes: list[Mapping[str, Any]]) -> list[str]:
+    """Return the section on quantisation, of the last pass that quantised; nothing if none did."""
+    if quantised_bits(attributes) is None:
+        return []
+    last = next(each for each in reversed(attributes) if quantised_bits([each]) is not None)
+    rows = [f"| {key.replace('_', ' ')} | {_escape(str(last[key]))} |" for key in QUANTISATION if key in last]
+    return ["", "## How it is quantised", "", "| | |", "|---|---|", *rows]
 
 
 def _metric_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -94,9 +127,3 @@ def _escape(text: str) -> str:
     for character in "&<>":
         text = text.replace(character, f"&#{ord(character)};")
     return text.replace("|", "\\|").replace("`", "'").replace("\n", " ")
-
-
-def _quote(text: str) -> str:
-    import json
-
-    return json.dumps(text, ensure_ascii=False)

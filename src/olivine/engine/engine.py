@@ -251,9 +251,17 @@ class _Run:
             run_dir=self.run_dir,
             model_dir=self.plan.model_dir,
         )
-        changed = publish_final(self.plan, result, final, self.artifacts)
+        changed = publish_final(self.plan, result, final, self.artifacts, self.input_model())
         self.emit("published", output_dir=str(self.plan.output_dir), changed=changed)
         return result
+
+    def input_model(self) -> Path | None:
+        """Return the folder of the checkpoint that went in, if the run has needed it."""
+        if not self.plan.steps:
+            return None
+        sources = self.plan.steps[0].sources
+        source = sources.get("base", sources["model"])
+        return None if source.hub is not None and source.hub not in self.fetched else self.folder(source)
 
     def emit(self, event: str, step: str = "", **data: Any) -> None:
         """Tell the sink, and keep it in the run's folder once there is one."""

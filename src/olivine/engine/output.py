@@ -22,8 +22,17 @@ METRICS = "metrics.json"
 CARD = "model_card.md"
 
 
-def publish_final(plan: Plan, result: Result, final: Artifact | None, artifacts: Mapping[str, Artifact]) -> bool:
+def publish_final(
+    plan: Plan,
+    result: Result,
+    final: Artifact | None,
+    artifacts: Mapping[str, Artifact],
+    input_model: Path | None = None,
+) -> bool:
     """Put the model and its papers into the output folder, in the plan's layout, whole or not at all.
+
+    Args:
+        input_model: folder of the input model, whose card says its licence.
 
     Returns:
         Whether anything changed: a folder that already holds this very result is left alone.
@@ -69,7 +78,7 @@ def publish_final(plan: Plan, result: Result, final: Artifact | None, artifacts:
 
     files[WORKFLOW] = dump(plan.workflow).encode()
     files[METRICS] = _json(result.metrics)
-    files[CARD] = model_card(plan, result, artifacts).encode()
+    files[CARD] = model_card(plan, result, artifacts, input_model).encode()
     files[STATUS] = _json(identity)
     if old is not None:
         files |= {name: content for name, content in old.papers.items() if name not in (STATUS, WORKFLOW, CARD)}
