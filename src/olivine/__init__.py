@@ -10,17 +10,36 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from olivine.api import plan, run
+    from olivine.api import benchmark, convert, finetune, optimize, plan, quantize, run
     from olivine.engine.result import Result, StepResult
     from olivine.errors import OlivineError
     from olivine.events import Event
     from olivine.planning.plan import Plan
 
-__all__ = ["Event", "OlivineError", "Plan", "Result", "StepResult", "__version__", "plan", "run"]
+__all__ = [
+    "Event",
+    "OlivineError",
+    "Plan",
+    "Result",
+    "StepResult",
+    "__version__",
+    "benchmark",
+    "convert",
+    "finetune",
+    "optimize",
+    "plan",
+    "quantize",
+    "run",
+]
 
 _WHERE = {
     "run": "olivine.api",
     "plan": "olivine.api",
+    "optimize": "olivine.api",
+    "finetune": "olivine.api",
+    "quantize": "olivine.api",
+    "convert": "olivine.api",
+    "benchmark": "olivine.api",
     "Plan": "olivine.planning.plan",
     "Result": "olivine.engine.result",
     "StepResult": "olivine.engine.result",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
+from olivine import recipes
 from olivine.engine.engine import run_plan
 from olivine.engine.result import Result
 from olivine.events import Event
@@ -67,6 +69,26 @@ def run(
         config, overrides=overrides, dialect=dialect, trust_remote_code=trust_remote_code, layout=layout
     )
     return run_plan(made, store, on_event or (lambda event: None))
+
+
+P = ParamSpec("P")
+
+
+def _runs(recipe: Callable[P, dict[str, Any]]) -> Callable[P, Result]:
+    """Return a function that runs the workflow that ``recipe`` makes of the same arguments."""
+
+    @wraps(recipe)
+    def run_recipe(*args: P.args, **kwargs: P.kwargs) -> Result:
+        return run(recipe(*args, **kwargs))
+
+    return run_recipe
+
+
+optimize = _runs(recipes.optimize)
+finetune = _runs(recipes.finetune)
+quantize = _runs(recipes.quantize)
+convert = _runs(recipes.convert)
+benchmark = _runs(recipes.benchmark)
 
 
 def prepare(

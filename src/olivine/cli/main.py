@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 VERBS: dict[str, str] = {
     "run": "run a workflow: fine-tune, merge, quantise, convert, measure",
     "plan": "show what a run would do, and everything that is wrong, without doing it",
+    "optimize": "make the smallest and fastest model for a target; no configuration needed",
+    "finetune": "fine-tune a model on your rows; no configuration needed",
+    "quantize": "make a quantised checkpoint; no configuration needed",
+    "convert": "make an ONNX Runtime GenAI model of a checkpoint; no configuration needed",
+    "benchmark": "measure one model and keep the record; no configuration needed",
     "generate": "answer one prompt with a model",
     "chat": "talk with a model",
     "evaluate": "measure models: accuracy, perplexity, speed, size",

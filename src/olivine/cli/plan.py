@@ -35,16 +35,22 @@ def run(arguments: argparse.Namespace) -> int:
         trust_remote_code=arguments.trust_remote_code,
         layout=arguments.layout,
     )
-    if arguments.json:
-        print(json.dumps(as_json(plan), indent=2, ensure_ascii=False, default=str))
-        return 0
-    print("\n".join(_lines(plan)))
-    if arguments.show_data:
+    show(plan, as_json=arguments.json)
+    if arguments.show_data and not arguments.json:
         _show_data(plan, arguments.show_data)
     return 0
 
 
-def as_json(plan: Plan) -> dict[str, Any]:
+def show(plan: Plan, *, as_json: bool) -> None:
+    """Print a plan, as lines or as JSON."""
+    print(
+        json.dumps(plan_as_json(plan), indent=2, ensure_ascii=False, default=str)
+        if as_json
+        else "\n".join(_lines(plan))
+    )
+
+
+def plan_as_json(plan: Plan) -> dict[str, Any]:
     """Return a plan for machines."""
     return {
         "dialect": plan.dialect,

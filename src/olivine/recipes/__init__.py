@@ -1,0 +1,5 @@
+"""From a model and a wish to a workflow, without a configuration: what the verbs optimize, finetune ... stand for."""
+
+from olivine.recipes.workflows import benchmark, convert, finetune, optimize, quantize
+
+__all__ = ["benchmark", "convert", "finetune", "optimize", "quantize"]
