@@ -154,6 +154,7 @@ def test_a_secret_is_refused_and_never_repeated(tmp_path: Path, key: str, value:
 
 def test_a_mapping_can_be_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").mkdir()
     given = {"input_model": {"model_path": "base"}, "passes": {"b": {"type": "ModelBuilder", "precision": "int4"}}}
     before = json.dumps(given)
     loaded = load(given)

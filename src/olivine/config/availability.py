@@ -278,7 +278,17 @@ def _data_config(config: DataConfig, path: str) -> Iterator[Finding]:
         )
     for key in ("load_dataset", "pre_process_data"):
         component = getattr(config, key)
-        if component is not None:
+        if component is not None and component.type == "huggingface_dataset":
+            arguments = ", ".join(component.params)
+            yield Finding(
+                f"{path}.{key}",
+                "data",
+                arguments,
+                f"data cannot be loaded with {arguments} yet",
+                "these are arguments of datasets.load_dataset and of a data set's own code",
+                "remove them, or write the rows into a file, and give it as data_files",
+            )
+        elif component is not None:
             code = config.user_script is not None
             yield Finding(
                 f"{path}.{key}",

@@ -7,9 +7,10 @@ import re
 from pathlib import Path
 
 from olivine.config.placeholders import is_placeholder
-from olivine.config.schema import DataConfig, Workflow
+from olivine.config.schema import DataConfig, InputModel, Workflow
 
 FILE_FORMATS = frozenset({"json", "jsonl", "csv", "parquet", "text"})
+_SHORT_ID = re.compile(r"^[A-Za-z0-9][\w.-]*$")
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 
@@ -33,7 +34,7 @@ def make_absolute(workflow: Workflow, base: Path, *, olive: bool) -> Workflow:
 
     model = workflow.input_model
     model_path = model.model_path
-    if not is_hub_id(model_path, [base, here] if olive else [base]):
+    if not _is_model_id(model, [base, here] if olive else [base]):
         model_path = input_path(model_path)
     return workflow.model_copy(
         update={
@@ -57,6 +58,18 @@ def make_absolute(workflow: Workflow, base: Path, *, olive: bool) -> Workflow:
 def is_hub_id(text: str, folders: list[Path]) -> bool:
     """Return whether a model's or data set's name is a hub id: of the form ``org/name``, and no folder of that name."""
     return bool(_HUB_ID.match(text)) and not any((folder / text).exists() for folder in folders)
+
+
+def _is_model_id(model: InputModel, folders: list[Path]) -> bool:
+    """Return whether a model is named by its id on the hub; the oldest there have no organisation (``gpt2``)."""
+    name = model.model_path
+    if is_hub_id(name, folders):
+        return True
+    return (
+        model.type == "HfModel"
+        and bool(_SHORT_ID.match(name))
+        and not any(os.path.exists(folder / name) for folder in folders)
+    )
 
 
 def _data_absolute(config: DataConfig, input_path, folders: list[Path]) -> DataConfig:  # type: ignore[no-untyped-def]

@@ -81,6 +81,8 @@ class InputModel(Node):
     """What a component of a composite model is called."""
     model_components: list[InputModel | str] | None = None
     """What a composite model is made of: models, or names of files in ``model_path``."""
+    model_variant: str | None = None
+    """Family of a ``DiffusersModel`` (``sd``, ``sdxl``, ``flux``, ``auto``); kept."""
     model_class: str | None = None
     """Class of ``transformers`` that loads the model; kept: the checkpoint names it too."""
     model_file_format: str | None = None
@@ -315,6 +317,8 @@ class System(Node):
 
     image_name: str | None = None
     """Docker: the image."""
+    base_image: str | None = None
+    """Docker: the image to build on."""
     dockerfile: str | None = None
     """Docker: how the image is built."""
     build_context_path: str | None = None
@@ -360,8 +364,8 @@ SYSTEM_KEYS: dict[str, frozenset[str]] = {
         "resources", "instance_count", "is_dev",
     },
     "Docker": _MADE | {
-        "image_name", "dockerfile", "build_context_path", "build_args", "run_params", "work_dir", "clean_image",
-        "is_dev",
+        "image_name", "base_image", "dockerfile", "build_context_path", "build_args", "run_params", "work_dir",
+        "clean_image", "is_dev",
     },
     "PythonEnvironment": _MADE | {"python_environment_path", "environment_variables", "prepend_to_path"},
     "IsolatedORT": frozenset({"python_environment_path", "environment_variables", "prepend_to_path"}),
@@ -380,6 +384,8 @@ class AutoOptimizer(Node):
     """Precision to reach."""
     precisions: list[str] | str | None = None
     """Precisions to try."""
+    excluded_passes: list[str] | None = None
+    """Passes not to take."""
 
 
 class Build(Node):

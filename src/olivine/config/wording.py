@@ -57,6 +57,16 @@ def nearest(given: str, known: Iterable[str]) -> str | None:
     return folded[found[0]] if found else None
 
 
+def slip(given: str, known: Iterable[str]) -> str | None:
+    """Return the known name that ``given`` is a slip of the finger for; what merely resembles one is none."""
+    if len(given) > 100:
+        return None
+    import difflib  # only for a key that is not known
+
+    found = difflib.get_close_matches(given.lower(), sorted(known), n=1, cutoff=0.87)
+    return found[0] if found else None
+
+
 @lru_cache(maxsize=64)
 def _index(known: tuple[str, ...]) -> list[tuple[str, frozenset[str]]]:
     return [(name, _pairs(name.lower())) for name in known]

@@ -147,8 +147,8 @@ PARAMETERS: dict[str, str] = {
     "NVModelOptGraphSurgery": "surgery_params:object surgery_type:str",
     "NVModelOptQuantization": (
         "+loader algorithm:str calib_size:int calibration:str calibration_method:str calibration_params:data "
-        "calibration_providers:list enable_mixed_quant:bool int4_block_size:int layers_8bit:str nodes_to_exclude:list "
-        "precision:str random_calib_data:bool tokenizer_dir:str trust_remote_code:bool "
+        "calibration_providers:list data_config:data enable_mixed_quant:bool int4_block_size:int layers_8bit:str "
+        "nodes_to_exclude:list precision:str random_calib_data:bool tokenizer_dir:str trust_remote_code:bool "
         "use_random_calibration_data:bool"
     ),
     "OnnxBlockWiseRtnQuantization": (
@@ -263,7 +263,7 @@ PARAMETERS: dict[str, str] = {
     "OrtTransformersOptimization": (
         "+external data_config:data float16:bool force_fp16_inputs:object force_fp32_nodes:list force_fp32_ops:list "
         "hidden_size:int input_int32:bool keep_io_types:bool model_type:str num_heads:int num_key_value_heads:int "
-        "only_onnxruntime:bool opt_level:any optimization_options:object use_gpu:bool use_gqa:bool"
+        "only_onnxruntime:bool opt_level:any optimization_options:object target_provider:str use_gpu:bool use_gqa:bool"
     ),
     "PyTorchTensorParallel": "class_name:str parallel_jobs:int world_size:int",
     "QairtEncapsulation": (
@@ -283,9 +283,9 @@ PARAMETERS: dict[str, str] = {
         "lora_r:int modules_to_save:any ortmodule_onnx_opset_version:int quant_type:str r:int save_quant_config:bool "
         "target_modules:list torch_dtype:str train_data_config:data training_args:object use_ort_trainer:bool"
     ),
-    "QNNContextBinaryGenerator": "backend:str binary_file:str extra_args:str",
-    "QNNConversion": "extra_args:str input_dim:list out_node:list",
-    "QNNModelLibGenerator": "lib_name:str lib_targets:str",
+    "QNNContextBinaryGenerator": "backend:str binary_file:str extra_args:str use_olive_env:bool",
+    "QNNConversion": "extra_args:str input_dim:list out_node:list use_olive_env:bool",
+    "QNNModelLibGenerator": "lib_name:str lib_targets:str use_olive_env:bool",
     "QNNPreprocess": (
         "+external fuse_layernorm:bool inputs_to_make_channel_last:list outputs_to_make_channel_last:list"
     ),
@@ -330,7 +330,7 @@ PARAMETERS: dict[str, str] = {
     ),
     "SelectiveMixedPrecision": (
         "algorithm:str bits:int|str group_size:int high_bits:int|str high_group_size:int high_sym:bool "
-        "kld_memory_mode:str ratio:float sym:bool"
+        "keep_tied_word_embeddings:bool kld_memory_mode:str ratio:float sym:bool"
     ),
     "SliceGPT": (
         "calibration_batch_size:int calibration_data_config:data calibration_max_seqlen:int calibration_nsamples:int "

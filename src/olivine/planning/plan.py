@@ -228,9 +228,10 @@ class _Planner:
             return unknown
         if located.path is None:
             revision = located.revision or given.load_kwargs.revision or "main"
-            self.notes.append(
-                f"{given.model_path} ({revision}) is not on this machine yet: it will be downloaded first"
+            absent = (
+                "is not on this machine yet" if "/" in given.model_path else "is no folder here, but an id of the hub"
             )
+            self.notes.append(f"{given.model_path} ({revision}) {absent}: it will be downloaded first")
             identity = f"hub:{given.model_path}@{revision}"
             return Source(hub=given.model_path, revision=revision, identity=identity), ModelFacts(Format.HF), None
         try:

@@ -6,8 +6,17 @@ Before, three places had them: ``params_config.component_kwargs`` went before ``
 
 from __future__ import annotations
 
-from olivine.config.dialects.data_parameters import DATALOADER, HUGGINGFACE, LOAD, holds_rows
+from olivine.config.dialects.data_parameters import (
+    DATALOADER,
+    HUGGINGFACE,
+    LOAD,
+    TEXT_KWARGS,
+    TEXT_SOURCES,
+    holds_rows,
+    prepares_text,
+)
 from olivine.config.dialects.document import Document, Entries, Section
+from olivine.config.dialects.models import task_of
 
 PARTS = ("load_dataset", "pre_process_data", "post_process_data", "dataloader")
 
@@ -47,12 +56,29 @@ def _translate_one(document: Document, config: Section) -> None:
                     document.note(layer.at(key), f"has no effect: {'.'.join(map(str, section.at(key)))} goes first")
         if section:
             config.put(f"{part}_config", section, section.origin)
+        if part == "pre_process_data":
+            _not_passed_on(document, config, mine)
     for key in flat:
         document.fault(flat.at(key), f"`{key}` is not a parameter of a data config")
     for key in kwargs:
         document.fault(kwargs.at(key), f"`{key}` is not a component", remedy=f"the components are {', '.join(PARTS)}")
     for key in components:
         document.fault(components.at(key), f"`{key}` is not a component", remedy=f"they are {', '.join(PARTS)}")
+
+
+def _not_passed_on(document: Document, config: Section, flat: Section) -> None:
+    """Leave out what Olive did: what prepares text has few parameters of its own, and takes the others by kwargs only.
+
+    Where a text would then come from nowhere, Olive stopped, and what was meant is plain.
+    """
+    process = config.section("pre_process_data_config")
+    if not prepares_text(config, task_of(document)):
+        return
+    lost = [key for key in flat if key in TEXT_KWARGS and process.origins.get(key) == flat.origins.get(key)]
+    others = [key for key in process if key in TEXT_SOURCES and key not in lost]
+    for key in lost:
+        if others or key not in TEXT_SOURCES:
+            document.without_effect(process, key, "Olive took it from component_kwargs only")
 
 
 def _taken(document: Document, section: Section, key: str) -> Section:

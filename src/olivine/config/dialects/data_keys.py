@@ -8,12 +8,14 @@ from olivine.config.dialects.data_parameters import (
     BY_TASK,
     HUGGINGFACE,
     LOADING_WITHOUT_EFFECT,
+    OWN_DATALOADER,
+    OWN_LOADING,
     loads_from_hub,
     prepares_text,
 )
 from olivine.config.dialects.document import FILLED, Document, Entries, Section
 from olivine.config.dialects.models import task_of
-from olivine.config.wording import suggestion
+from olivine.config.wording import slip, suggestion
 
 CONTAINERS = {
     each.lower(): each
@@ -99,6 +101,7 @@ def _config(document: Document, config: Section, task: Any) -> None:
     loads, text = loads_from_hub(config), prepares_text(config, task)
     kind = str(config.get("type") or "DataContainer")
     known = CONTAINERS.get(kind.lower())
+    rows = kind.lower() == "huggingfacecontainer"
     if known is None:
         document.fault(
             config.at("type"),
@@ -114,16 +117,18 @@ def _config(document: Document, config: Section, task: Any) -> None:
     if loads:
         _load(document, config)
     else:
-        _component(document, config, "load_dataset_config", None)
+        _component(document, config, "load_dataset_config", OWN_LOADING.get(kind.lower(), "local_dataset"))
+    asked = config.section("pre_process_data_config").get("task") or task
+    by_task = BY_TASK.get(str(asked).lower().removesuffix("-with-past"), {}) if rows else {}
     if text:
         _text(document, config)
     else:
-        default = BY_TASK.get(str(config.section("pre_process_data_config").get("task") or task).lower())
+        default = "image_lora_preprocess" if kind.lower() == "imagedatacontainer" else "pre_process"
         _component(
             document, config, "pre_process_data_config",
-            (default or "huggingface_pre_process") if kind.lower() == "huggingfacecontainer" else None,
+            by_task.get("pre_process", "huggingface_pre_process") if rows else default,
         )  # fmt: skip
-    _component(document, config, "post_process_data_config", None)
+    _component(document, config, "post_process_data_config", by_task.get("post_process", "post_process"))
     loader = config.section("dataloader_config")
     if text and loader.get("type") in (None, "default_dataloader", "no_auto_batch_dataloader"):
         for key in list(loader):
@@ -133,10 +138,11 @@ def _config(document: Document, config: Section, task: Any) -> None:
                 document.without_effect(loader, key, "training_args and the metrics say it")
         config.take("dataloader_config")
     else:
-        _component(document, config, "dataloader_config", "default_dataloader")
+        default = by_task.get("dataloader") or OWN_DATALOADER.get(kind.lower(), "default_dataloader")
+        _component(document, config, "dataloader_config", default)
 
 
-def _component(document: Document, config: Section, key: str, default: str | None) -> None:
+def _component(document: Document, config: Section, key: str, default: str) -> None:
     """Keep a component with its type and all its parameters."""
     section = config.get(key)
     if section is None:
@@ -151,10 +157,7 @@ def _component(document: Document, config: Section, key: str, default: str | Non
     if not section:
         config.take(key)
         return
-    if "type" not in section:
-        names = {"load_dataset_config": "local_dataset", "pre_process_data_config": "pre_process",
-                 "post_process_data_config": "post_process"}  # fmt: skip
-        section.fill("type", default or names.get(key, ""))
+    section.fill("type", default)
     config.rename(key, SECTIONS[key])
 
 
@@ -168,11 +171,20 @@ def _load(document: Document, config: Section) -> None:
                 config.put(key, _files(document, load, key, value, config), origin)
         elif key in LOADING_WITHOUT_EFFECT:
             document.without_effect(load, key, LOADING_WITHOUT_EFFECT[key])
-        elif load[key] is not None:
+        elif load[key] is None:
+            load.take(key)
+        elif (near := slip(key, HUGGINGFACE)) is not None:
             document.fault(load.at(key), f"`{key}` is not a key of {config_name(config)}",
-                           "what the data set's own code takes cannot be given: it is not run",
-                           suggestion(key, sorted(HUGGINGFACE | {"type"})))  # fmt: skip
-    config.take("load_dataset_config")
+                           remedy=f"did you mean {near}?")  # fmt: skip
+            load.take(key)
+        elif key != "type":
+            document.note(load.at(key), "is an argument of datasets.load_dataset that is not available; it is kept")
+    if load:
+        # What the loading takes besides is kept beside its type.
+        load.put("type", "huggingface_dataset", FILLED)
+        config.rename("load_dataset_config", "load_dataset")
+    else:
+        config.take("load_dataset_config")
     # The old default is one that a data set read from files does not have.
     config.fill("split", "train" if config.get("data_files") is not None else "validation")
 

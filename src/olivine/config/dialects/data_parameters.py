@@ -80,6 +80,15 @@ TEXT = frozenset(
 )
 """What only the preparation of text for generation takes."""
 
+TEXT_SOURCES = frozenset({"text_template", "text_cols", "text_formatting_func"})
+"""Where the text of a row comes from."""
+
+TEXT_KWARGS = TEXT_SOURCES | {
+    "corpus_strategy", "joiner", "stride", "pad_to_max_len", "drop_short_sequences", "add_special_tokens",
+    "use_attention_mask", "random_seed", "random_retries", "processing_batch_size",
+}  # fmt: skip
+"""What the function that prepares text takes by its kwargs."""
+
 LABELLED = frozenset(
     [
         "input_cols",
@@ -103,18 +112,40 @@ LABELLED = frozenset(
 )
 """What only the preparation of rows with labels takes."""
 
-BY_TASK = {
-    "ner": "ner_huggingface_preprocess",
-    "token-classification": "ner_huggingface_preprocess",
-    "audio-classification": "audio_classification_pre_process",
-    "automatic-speech-recognition": "speech_transcription_pre_process",
-    "speech-transcription": "speech_transcription_pre_process",
-    "feature-extraction": "feature_extraction_pre_process",
-    "vision-vqa": "vision_vqa_pre_process",
-    "vision-chart-qa": "vision_chart_qa_pre_process",
-    "vision-ocr": "vision_ocr_pre_process",
+_QUESTIONS = {"pre_process": "vision_vqa_pre_process", "dataloader": "vision_vqa_dataloader"}
+BY_TASK: dict[str, dict[str, str]] = {
+    "text-classification": {"post_process": "text_classification_post_process"},
+    "ner": {"pre_process": "ner_huggingface_preprocess", "post_process": "ner_post_process"},
+    "text-generation": {"post_process": "text_generation_post_process"},
+    "audio-classification": {
+        "pre_process": "audio_classification_pre_process", "post_process": "text_classification_post_process",
+    },
+    "feature-extraction": {"pre_process": "tokenizer_pre_process"},
+    "speech-transcription": {"pre_process": "speech_transcription_pre_process"},
+    "vision-vqa": _QUESTIONS,
+    "vision-chart-qa": _QUESTIONS,
+    "vision-ocr": _QUESTIONS,
+}  # fmt: skip
+"""The components that a HuggingfaceContainer took for a task, where they were not those of every task."""
+
+OWN_LOADING = {
+    "dummydatacontainer": "dummy_dataset",
+    "rawdatacontainer": "raw_dataset",
+    "transformersdummydatacontainer": "transformers_dummy_dataset",
+    "transformerspromptdummydatacontainer": "transformers_prompt_dummy_dataset",
+    "transformerstokendummydatacontainer": "transformers_token_dummy_dataset",
+    "imagedatacontainer": "image_folder_dataset",
 }
-"""The component that a HuggingfaceContainer took for a task, where it was not ``huggingface_pre_process``."""
+"""What loads the data of a container that names no component for it."""
+
+OWN_DATALOADER = {
+    "dummydatacontainer": "no_auto_batch_dataloader",
+    "rawdatacontainer": "no_auto_batch_dataloader",
+    "transformersdummydatacontainer": "no_auto_batch_dataloader",
+    "transformerspromptdummydatacontainer": "no_auto_batch_dataloader",
+    "transformerstokendummydatacontainer": "dataloader_with_ignored_batch_fields",
+}
+"""What makes batches of it."""
 
 TEXT_COMPONENTS = frozenset({"text_generation_huggingface_pre_process", "text_generation_pre_process"})
 
@@ -149,7 +180,7 @@ def prepares_text(config: Section, model_task: Any) -> bool:
     kind = process.get("type")
     if kind is not None:
         return str(kind).lower() in TEXT_COMPONENTS
-    if any(key in LABELLED for key in process):
+    if any(key in LABELLED for key in process) and "seqlen" not in process:
         return False
     if any(key in TEXT for key in process):
         return True

@@ -40,6 +40,8 @@ ENGINE_KEYS = frozenset(
         "packaging_config",
         "plot_pareto_frontier",
         "no_artifacts",
+        "azureml_client_config",
+        "cloud_cache_config",
         "log_severity_level",
         "ort_log_severity_level",
         "ort_py_log_severity_level",
@@ -126,6 +128,12 @@ def _evidence(raw: dict[str, Any]) -> Iterator[Evidence]:
     yield from _engine(raw)
 
 
+def _olive(text: str, since: str) -> Iterator[Evidence]:
+    """Yield what a dialect brought and the canonical form does not have: the file is Olive's, and not older."""
+    yield Evidence(text, since=since)
+    yield Evidence(text)
+
+
 def _top(raw: dict[str, Any]) -> Iterator[Evidence]:
     for key, before, since in (
         ("data_config", "0.3", "0.2"),
@@ -137,13 +145,13 @@ def _top(raw: dict[str, Any]) -> Iterator[Evidence]:
     ):
         if key in raw:
             yield Evidence(f"it has {key}", before, since)
+    if "verbose" in raw:
+        yield Evidence("it has verbose", "0.3")
     if "builds" in raw:
-        yield Evidence("it has builds", since="0.10")
-        yield Evidence("it has builds")
+        yield from _olive("it has builds", "0.10")
     flat = [key for key in raw if key in ENGINE_KEYS]
     if flat:
-        yield Evidence(f"{flat[0]} stands at the top level", since="0.7")
-        yield Evidence(f"{flat[0]} stands at the top level")
+        yield from _olive(f"{flat[0]} stands at the top level", "0.7")
 
 
 def _model(model: Any) -> Iterator[Evidence]:
@@ -158,6 +166,9 @@ def _model(model: Any) -> Iterator[Evidence]:
     for key in ("model_storage_kind", "is_file", "aml_storage_name"):
         if key in inner:
             yield Evidence(f"input_model has {key}", "0.3")
+    for key in ("name", "version"):
+        if key in _object(model.get("config")):
+            yield Evidence(f"input_model has a {key}", "0.3", weak=True)
     hf = inner.get("hf_config")
     if isinstance(hf, dict):
         yield Evidence("input_model has an hf_config", "0.7")
@@ -179,13 +190,14 @@ def _systems(raw: dict[str, Any]) -> Iterator[Evidence]:
         if str(system.get("type", "")).lower() == "azureml":
             # Only a habit, because the canonical form has such systems too.
             yield Evidence(f"systems.{name} is of the type AzureML", "0.9", weak=True)
+        if "local_docker_config" in _inner(system):
+            yield Evidence(f"systems.{name} has a local_docker_config", "0.9")
         accelerators = _inner(system).get("accelerators")
         for each in accelerators if isinstance(accelerators, list) else ():
             if isinstance(each, str):
                 yield Evidence(f"systems.{name} has an accelerator that is a plain name", "0.5.1")
             elif isinstance(each, dict):
-                yield Evidence(f"systems.{name} has accelerators that are objects", since="0.5.1")
-                yield Evidence(f"systems.{name} has accelerators")
+                yield from _olive(f"systems.{name} has accelerators that are objects", "0.5.1")
             break
 
 
@@ -209,8 +221,7 @@ def _data(raw: dict[str, Any]) -> Iterator[Evidence]:
             section = config.get(key)
             if key not in config:
                 continue
-            yield Evidence(f"a data config has {key}", since="0.6.2")
-            yield Evidence(f"a data config has {key}")
+            yield from _olive(f"a data config has {key}", "0.6.2")
             if not isinstance(section, dict):
                 continue
             if isinstance(section.get("params"), dict):
@@ -289,22 +300,41 @@ def _engine(raw: dict[str, Any]) -> Iterator[Evidence]:
         ("evaluation_only", "0.3", "0.2"),
         ("execution_providers", "0.5.1", "0.2"),
         ("output_name", "0.7", "0.2"),
-        ("cache_config", CANONICAL, "0.7"),
-        ("enable_shared_cache", CANONICAL, "0.7"),
-        ("no_artifacts", CANONICAL, "0.8"),
+        ("azureml_client_config", "0.6", "0.2"),
     ):
         if key in both:
             yield Evidence(f"the engine has {key}", before, since)
-    for key in ("clean_cache", "clean_evaluation_cache", "plot_pareto_frontier", "packaging_config", "log_to_file"):
+    for key, since in (
+        ("cache_config", "0.7"),
+        ("cloud_cache_config", "0.7"),
+        ("enable_shared_cache", "0.7"),
+        ("no_artifacts", "0.8"),
+        ("clean_cache", OLIVE[0]),
+        ("clean_evaluation_cache", OLIVE[0]),
+        ("plot_pareto_frontier", OLIVE[0]),
+        ("log_to_file", OLIVE[0]),
+        ("ort_log_severity_level", OLIVE[0]),
+        ("ort_py_log_severity_level", OLIVE[0]),
+    ):
         if key in section:
-            yield Evidence(f"the engine has {key}")
+            yield from _olive(f"the engine has {key}", since)
+    # The canonical form has a list there.
+    packaging = section.get("packaging_config")
+    if isinstance(packaging, dict) or (
+        isinstance(packaging, list)
+        and any(key in _object(each) for each in packaging for key in ("config", "generative"))
+    ):
+        yield Evidence("packaging_config is in Olive's form")
     strategy = _object(both.get("search_strategy"))
     for key in ("search_algorithm", "search_algorithm_config"):
         if key in strategy:
             yield Evidence(f"search_strategy has {key}", "0.8")
-    for key in ("sampler", "sampler_config"):
-        if key in strategy:
-            yield Evidence(f"search_strategy has {key}", since="0.8")
+    if "sampler_config" in strategy:
+        yield from _olive("search_strategy has a sampler_config", "0.8")
+    if "sampler" in strategy:
+        yield Evidence("search_strategy has sampler", since="0.8")
+    if both.get("search_strategy") is True:
+        yield Evidence("search_strategy is true")
 
 
 def _inner(value: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ WITHOUT_EFFECT: dict[str, tuple[Any, str]] = {
     "clean_evaluation_cache": (False, "the cache knows what has changed (`olivine cache gc` empties it)"),
     "update_shared_cache": (True, "runs share results by having one cache_dir"),
     "enable_shared_cache": (False, "runs share results by having one cache_dir"),
+    "cloud_cache_config": (None, "runs share results by having one cache_dir"),
     "account_name": (None, "runs share results by having one cache_dir"),
     "container_name": (None, "runs share results by having one cache_dir"),
     "output_name": (None, "files in the output folder have their plain names"),
@@ -38,6 +39,9 @@ def translate(document: Document) -> None:
             engine.take(key)
         else:
             document.without_effect(engine, key, why)
+    if root.get("verbose"):
+        document.without_effect(root, "verbose", "log_severity_level says it")
+    root.take("verbose")
     if "azureml_client_config" in engine and root.get("azureml_client") is None:
         value, origin = engine.take("azureml_client_config")
         root.put("azureml_client", value, origin)

@@ -5,7 +5,16 @@ from __future__ import annotations
 from olivine.config.dialects.document import Document, Entries, Section
 
 KEYS = frozenset(
-    {"model_name", "task", "feature", "model_class", "components", "from_pretrained_args", "use_ort_implementation"}
+    {
+        "model_name",
+        "task",
+        "feature",
+        "model_class",
+        "components",
+        "from_pretrained_args",
+        "use_ort_implementation",
+        "config",
+    }
 )
 FEATURES = {"causal-lm": "text-generation", "causal-lm-with-past": "text-generation-with-past"}
 """Names of tasks in the export of old releases of transformers."""
@@ -44,6 +53,7 @@ def translate(document: Document) -> None:
     _components(document, model, hf)
     hf.move("from_pretrained_args", model, "load_kwargs")
     document.without_effect(hf, "use_ort_implementation", "graphs of its own made by optimum are not used")
+    document.without_effect(hf, "config", "the model's own config.json is read")
     if str(model.get("type", "")).lower() == "hfmodel":
         _file_format(document, model)
     for key in hf:

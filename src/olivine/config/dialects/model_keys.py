@@ -5,6 +5,7 @@ from __future__ import annotations
 from olivine.config.dialects.document import Document, Entries, Section
 from olivine.config.dialects.models import DEFAULT_TASK
 from olivine.config.dialects.releases import age
+from olivine.config.wording import slip
 
 TYPES = {
     each.lower(): each
@@ -25,6 +26,12 @@ TYPES = {
         "TensorFlowModel",
     ]
 }
+FORMER = {
+    "compositeonnxmodel": "CompositeModel",
+    "compositepytorchmodel": "CompositeModel",
+    "distributedpytorchmodel": "DistributedHfModel",
+}
+"""Kinds that became others, in components too."""
 LOADING = frozenset({"trust_remote_code", "revision"})
 KEPT = frozenset({"torch_dtype", "attn_implementation", "device_map", "max_memory", "quantization_method",
                   "quantization_config"})  # fmt: skip
@@ -40,6 +47,7 @@ WITHOUT_EFFECT = {
     "use_safetensors": "safetensors go first, and nothing is unpickled",
     "ignore_mismatched_sizes": "a checkpoint must fit",
 }
+IO_CONFIG = ("input_names", "input_shapes", "input_types", "output_names", "output_shapes", "output_types")
 RANKS = frozenset({"model_name_pattern", "num_ranks", "ranks"})
 
 
@@ -52,6 +60,9 @@ def translate(document: Document) -> None:
 
 def _model(document: Document, model: Section, *, top: bool) -> None:
     kind = str(model.get("type", "HfModel")).lower()
+    if kind in FORMER:
+        document.note(model.at("type"), f"{model['type']} is {FORMER[kind]} now")
+        kind = FORMER[kind].lower()
     if kind in TYPES:
         model.put("type", TYPES[kind], model.origins.get("type") or model.origin)
     if "handler" in model:
@@ -71,6 +82,10 @@ def _model(document: Document, model: Section, *, top: bool) -> None:
         model.put("ranks", gathered, gathered.origins[ranks[0]])
     if "model_config" in model:
         model.rename("model_config", "model_config_file")
+    if kind == "distributedonnxmodel":
+        model.rename("model_filepaths", "model_components")
+    _io_config(model)
+    document.without_effect(model, "mlflow_transformer_model_cache_dir", "nothing is copied out of the folder")
     if kind == "hfmodel":
         for key in ("io_config", "dummy_inputs_func", "model_attributes", "model_class", "generative"):
             if key in model:
@@ -78,6 +93,17 @@ def _model(document: Document, model: Section, *, top: bool) -> None:
     if kind in ("hfmodel", "onnxmodel") and "model_script" in model:
         document.note(model.at("model_script"), "is recorded, and not run")
     _components(document, model)
+
+
+def _io_config(model: Section) -> None:
+    """An SNPE model had the parts of its ``io_config`` beside it."""
+    parts = [key for key in IO_CONFIG if key in model]
+    if not parts:
+        return
+    if not isinstance(model.get("io_config"), Section):
+        model.put("io_config", Section(model.origin), model.origins.get(parts[0]))
+    for key in parts:
+        model.move(key, model["io_config"])
 
 
 def _components(document: Document, model: Section) -> None:
@@ -114,5 +140,22 @@ def _load_kwargs(document: Document, load: Section) -> None:
     for key in sorted(KEPT - {"quantization_method", "quantization_config"}):
         if key in load:
             document.note(load.at(key), "is kept for exports that load the model; each pass here decides how it loads")
+    _other_arguments(document, load, extra)
     if not extra:
         load.take("extra_args")
+
+
+def _other_arguments(document: Document, load: Section, extra: Section) -> None:
+    """Any other key is an argument of ``from_pretrained``, in ``extra_args`` or beside it."""
+    own = LOADING | KEPT | {"extra_args"}
+    for key in [key for key in load if key not in own]:
+        near = slip(key, own)
+        if near is not None:
+            document.fault(load.at(key), f"`{key}` is not a key of load_kwargs", remedy=f"did you mean {near}?")
+            load.take(key)
+            continue
+        load.move(key, extra)
+    for key in extra:
+        document.note(extra.at(key), "is kept for exports that load the model; each pass here decides how it loads")
+    if extra and "extra_args" not in load:
+        load.put("extra_args", extra, load.origin)

@@ -33,6 +33,7 @@ TOP_KEYS = frozenset(
         "builds",
         "max_concurrent_builds",
         "metrics",
+        "verbose",
     ]
 )
 """The keys that a configuration had at the top level at any time."""

@@ -24,6 +24,7 @@ def translate(document: Document) -> None:
         flatten(document, each, "config")
         for key in [key for key, item in each.items() if item is None]:
             each.take(key)
+        document.without_effect(each, "generative", "the model tells whether it generates")
         kind = each.get("type")
         if isinstance(kind, str) and kind.lower() in TYPES:
             each.put("type", TYPES[kind.lower()], each.origins.get("type"))

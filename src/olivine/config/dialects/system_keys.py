@@ -89,6 +89,7 @@ def _system(document: Document, name: str, system: Section) -> None:
             document.note(system.at(old), f"{new} is meant")
             system.rename(old, new)
     flatten(document, system, "local_docker_config")
+    system.rename("requirements_file_path", "requirements_file")
     if isinstance(system.get("prepend_to_path"), str):
         paths = Entries(system.origins.get("prepend_to_path"))
         paths.add(system["prepend_to_path"], system.origins.get("prepend_to_path"))

@@ -46,8 +46,22 @@ def _labels(document: Document, process: Section) -> None:
     process.rename("label_cols", "label_col")
 
 
-def _text(document: Document, process: Section) -> None:
+def _one_text(document: Document, process: Section) -> None:
+    """Olive 0.3.1 had one way: everything in a text, cut into sequences of ``seqlen`` tokens."""
+    columns = process.get("input_cols")
+    if isinstance(columns, list) and len(columns) > 1:
+        document.note(process.at("input_cols"), "rows are joined; Olive 0.3.1 joined one column after the other")
+    process.rename("input_cols", "text_cols")
+    random, slides = process.get("random_seed") is not None, process.get("stride") is not None
+    process.fill("strategy", "join-random" if random else "join-sliding-window" if slides else "join")
+    process.fill("joiner", " ")
+    process.fill("add_special_tokens", False)
     process.rename("seqlen", "source_max_len")
+
+
+def _text(document: Document, process: Section) -> None:
+    if "seqlen" in process:
+        _one_text(document, process)
     process.rename("corpus_strategy", "strategy")
     if process.get("strategy") is None:
         process.fill("strategy", "line-by-line")
