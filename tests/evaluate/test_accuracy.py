@@ -29,7 +29,7 @@ def test_model_that_knows_every_answer_has_accuracy_one(tone_model: Path, tone_g
         found = measure(model, tones)
         assert (found["accuracy"], found["count"], found["unanswered"], found["majority"]) == (1.0, 12, 0.0, 0.25)
         assert found["confusion"]["joy"] == {"joy": 3}
-        assert found["labels"]["sad"] == {"precision": 1.0, "recall": 1.0, "count": 3}
+        assert found["labels"]["sad"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "count": 3}
         assert next(iter(found)) == "accuracy"
 
 
@@ -104,8 +104,8 @@ def test_scores_by_hand() -> None:
     found = score(["a", "a", "b", "b"], ["a", "b", "b", None])
     assert found["accuracy"] == 0.5
     assert found["unanswered"] == 0.25
-    assert found["labels"]["a"] == {"precision": 1.0, "recall": 0.5, "count": 2}
-    assert found["labels"]["b"] == {"precision": 0.5, "recall": 0.5, "count": 2}
+    assert found["labels"]["a"] == {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "count": 2}
+    assert found["labels"]["b"] == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "count": 2}
     assert found["macro_f1"] == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert found["confusion"] == {"a": {"a": 1, "b": 1}, "b": {"(none)": 1, "b": 1}}
 

@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from olivine.config.schema import DataConfig
     from olivine.passes.base import Accelerator
 
-METRICS = ("accuracy", "perplexity", "speed", "size")
+METRICS = ("accuracy", "exact_match", "perplexity", "divergence", "speed", "latency", "throughput", "size")
 SHOWN = {
     "accuracy": ("accuracy", "count", "unanswered", "majority", "macro_f1"),
+    "exact_match": ("exact_match", "word_f1"),
     "perplexity": ("perplexity", "tokens"),
+    "divergence": ("kl", "kl_p99", "top_agreement"),
     "speed": ("decode_tokens_per_s", "prefill_tokens_per_s", "ttft_ms", "load_s"),
+    "latency": ("avg", "p50", "p95"),
+    "throughput": ("avg",),
     "size": ("size_bytes",),
 }
 """Values that the table shows; ``--json`` has them all."""
@@ -61,6 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     texts.add_argument(
         "--max-seq-len", type=int, default=1024, metavar="N", help="window in tokens (default: %(default)s)"
     )
+    parser.add_argument_group("divergence").add_argument(
+        "--reference", metavar="MODEL", help="the model before it was quantised, to compare predictions with"
+    )
     speed = parser.add_argument_group("speed")
     speed.add_argument("--prompt-tokens", type=int, default=64, metavar="N", help="default: %(default)s")
     speed.add_argument("--new-tokens", type=int, default=64, metavar="N", help="default: %(default)s")
@@ -78,9 +85,13 @@ def run(arguments: argparse.Namespace) -> int:
     from olivine.evaluate.process import measure_in_fresh_process
     from olivine.models.checkpoint import detect_format
 
-    metrics, data = requested(arguments)
     folders = {name: folder_of(name) for name in arguments.models}
     formats = {name: detect_format(folder) for name, folder in folders.items()}
+    metrics, data = requested(arguments, graphs_only="onnx" in formats.values())
+    reference = None
+    if arguments.reference:
+        folder = folder_of(arguments.reference)
+        reference = (folder, detect_format(folder))
     if data:
         check_data(data)
     target = target_of(arguments.execution_provider)
@@ -95,6 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
             data,
             target,
             trust_remote_code=arguments.trust_remote_code,
+            reference=reference,
         )
     if arguments.json:
         print(json.dumps(results, ensure_ascii=False, indent=2))
@@ -103,8 +115,13 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def requested(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], dict[str, DataConfig]]:
+def requested(
+    arguments: argparse.Namespace, *, graphs_only: bool = False
+) -> tuple[list[dict[str, Any]], dict[str, DataConfig]]:
     """Return the metrics with their parameters, and the data configs by ``"{index}.data_config"``.
+
+    Args:
+        graphs_only: a model is a plain ONNX graph, which cannot be asked for text.
 
     Raises:
         ConfigError: an unknown metric, or one for which the options say too little.
@@ -115,7 +132,7 @@ def requested(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], dict
     from olivine.errors import ConfigError
     from olivine.evaluate import registry
 
-    names = _metric_names(arguments)
+    names = _metric_names(arguments, graphs_only)
     params: dict[str, dict[str, Any]] = {
         "accuracy": {
             "prompt_template": unescape(arguments.prompt_template or ""),
@@ -125,7 +142,17 @@ def requested(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], dict
             "chat_template": arguments.chat,
             "max_rows": arguments.max_rows,
         },
+        "exact_match": {
+            "prompt_template": unescape(arguments.prompt_template or ""),
+            "answer_col": arguments.label_col,
+            "max_new_tokens": arguments.max_new_tokens,
+            "chat_template": arguments.chat,
+            "max_rows": arguments.max_rows,
+        },
         "perplexity": {"max_seq_len": arguments.max_seq_len, "max_rows": arguments.max_rows},
+        "divergence": {"max_seq_len": arguments.max_seq_len, "max_rows": arguments.max_rows},
+        "latency": {"repeats": arguments.repeats},
+        "throughput": {"repeats": arguments.repeats},
         "speed": {
             "prompt_tokens": arguments.prompt_tokens,
             "new_tokens": arguments.new_tokens,
@@ -138,7 +165,7 @@ def requested(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], dict
         metric_type = registry.find(name)
         assert metric_type is not None
         values = params[name]
-        if "data_config" in metric_type.params_type.model_fields:
+        if name not in ("latency", "throughput") and "data_config" in metric_type.params_type.model_fields:
             data[f"{index}.data_config"] = DataConfig(
                 name="data",
                 data_files=[str(Path(each).expanduser().absolute()) for each in arguments.data],
@@ -157,7 +184,7 @@ def requested(arguments: argparse.Namespace) -> tuple[list[dict[str, Any]], dict
     return metrics, data
 
 
-def _metric_names(arguments: argparse.Namespace) -> list[str]:
+def _metric_names(arguments: argparse.Namespace, graphs_only: bool) -> list[str]:
     """Return the metrics that were asked for, or all for which the options say enough."""
     import difflib
 
@@ -172,8 +199,16 @@ def _metric_names(arguments: argparse.Namespace) -> list[str]:
                 "accuracy needs --data, --prompt-template and --label-col",
                 remedy="give all three, or choose others with --metrics",
             )
-        chosen = {"accuracy": can_label, "perplexity": can_read, "speed": True, "size": True}
-        return [name for name in METRICS if chosen[name]]
+        if graphs_only:
+            return ["latency", "size"]
+        chosen = {
+            "accuracy": can_label,
+            "perplexity": can_read,
+            "divergence": can_read and bool(arguments.reference),
+            "speed": True,
+            "size": True,
+        }
+        return [name for name in METRICS if chosen.get(name)]
     names = list(dict.fromkeys(_split(arguments.metrics) or []))
     for name in names:
         if name not in METRICS:
@@ -184,10 +219,15 @@ def _metric_names(arguments: argparse.Namespace) -> list[str]:
             )
     if not names:
         raise ConfigError("--metrics names none", remedy=f"choose among {', '.join(METRICS)}")
-    if "accuracy" in names and not can_label:
-        raise ConfigError("accuracy needs --data, --prompt-template and --label-col", remedy="give all three")
-    if "perplexity" in names and not arguments.data:
-        raise ConfigError("perplexity needs --data", remedy="give a file of texts, and --text-template or --text-cols")
+    for name in ("accuracy", "exact_match"):
+        if name in names and not can_label:
+            raise ConfigError(f"{name} needs --data, --prompt-template and --label-col", remedy="give all three")
+    if "divergence" in names and not arguments.reference:
+        raise ConfigError("divergence needs --reference", remedy="give the checkpoint before it was quantised")
+    for name in ("perplexity", "divergence"):
+        if name not in names or arguments.data:
+            continue
+        raise ConfigError(f"{name} needs --data", remedy="give a file of texts, and --text-template or --text-cols")
     return names
 
 
@@ -253,6 +293,14 @@ LABELS = {
     "prefill_tokens_per_s": "prefill, tokens/s",
     "ttft_ms": "first token, ms",
     "load_s": "load, s",
+    "kl": "KL to the reference, nats/token",
+    "kl_p99": "KL, 99th percentile",
+    "top_agreement": "same likeliest token (share)",
+    "exact_match": "exact match",
+    "word_f1": "F1 of words",
+    "avg": "mean, ms (latency) or rows/s",
+    "p50": "median, ms",
+    "p95": "95th percentile, ms",
     "size_bytes": "size",
 }
 

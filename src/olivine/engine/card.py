@@ -47,7 +47,7 @@ def model_card(plan: Plan, result: Result, artifacts: Mapping[str, Artifact], in
         "|---|---|---|---|---|",
     ]
     for step in result.steps:
-        if step.type == "evaluate":
+        if step.type in ("evaluate", "record"):
             continue
         reported = ", ".join(f"{key} {number(value)}" for key, value in _numbers(step.metrics).items())
         row = (_escape(step.name), step.type, duration(step.seconds), memory(step.peak_memory), reported)

@@ -11,7 +11,9 @@ from pydantic import Field
 
 from olivine.config.schema import DataConfig
 from olivine.errors import DataError, Location, OlivineError, Problem
+from olivine.evaluate.answers import answers as answers_to
 from olivine.evaluate.base import Metric, MetricContext
+from olivine.evaluate.exact_match import share_noise
 from olivine.evaluate.formats import REQUIRES, SHAPED_BY, TEXT_FORMATS
 from olivine.evaluate.opened import opened
 from olivine.evaluate.texts import prompt_template, read_cases
@@ -60,13 +62,14 @@ class Accuracy(Metric[AccuracyParams]):
     a word, is the model's choice. An answer that begins with none is wrong, and counted as ``unanswered``.
 
     Beside ``accuracy``: ``count``; ``unanswered``, a share; ``majority``, the accuracy of always answering the most
-    frequent label, below which nothing was learned; ``macro_f1``; per label ``precision``, ``recall`` and ``count``;
-    ``confusion[truth][answer]``.
+    frequent label, below which nothing was learned; ``macro_f1``; per label ``precision``, ``recall``, ``f1`` and
+    ``count``; ``confusion[truth][answer]``.
     """
 
     type: ClassVar[str] = "accuracy"
     summary: ClassVar[str] = "share of prompts answered with the right label"
     measures: ClassVar[frozenset[Format]] = TEXT_FORMATS
+    version: ClassVar[int] = 2
     params_type = AccuracyParams
     units = {"accuracy": "", "count": "", "unanswered": "", "majority": "", "macro_f1": ""}  # noqa: RUF012
     higher_is_better = {  # noqa: RUF012 (declared ClassVar by Metric)
@@ -90,6 +93,11 @@ class Accuracy(Metric[AccuracyParams]):
             return find_problems(config, columns=(*template.columns, params.label_col))
         except OlivineError as error:
             return list(error.problems)
+
+    @classmethod
+    def noise(cls, value: str, values: Mapping[str, Any]) -> float:
+        """One standard error of a share."""
+        return share_noise(values[value], values["count"]) if value in ("accuracy", "unanswered") else 0.0
 
     def measure(self, params: AccuracyParams, context: MetricContext) -> dict[str, Any]:
         """See :meth:`Metric.measure`."""
@@ -142,12 +150,13 @@ def score(truths: Sequence[str], answers: Sequence[str | None]) -> dict[str, Any
             "recall": confusion[label][label] / count,
             "count": count,
         }
+        per_label[label]["f1"] = _f1(per_label[label]["precision"], per_label[label]["recall"])
     return {
         "accuracy": right / len(truths),
         "count": len(truths),
         "unanswered": sum(answer is None for answer in answers) / len(truths),
         "majority": max(Counter(truths).values()) / len(truths),
-        "macro_f1": sum(_f1(each["precision"], each["recall"]) for each in per_label.values()) / len(per_label),
+        "macro_f1": sum(each["f1"] for each in per_label.values()) / len(per_label),
         "labels": per_label,
         "confusion": {truth: dict(sorted(row.items())) for truth, row in sorted(confusion.items())},
     }
@@ -173,16 +182,9 @@ def label_of(answer: str, normal: dict[str, str], params: AccuracyParams) -> str
 def _by_generating(
     model: TextModel, prompts: Sequence[Sequence[int]], normal: dict[str, str], params: AccuracyParams
 ) -> Iterator[tuple[int, str | None]]:
-    """Yield each row with the label that its answer begins with; rows of equal length go together."""
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for row, prompt in enumerate(prompts):
-        by_length[len(prompt)].append(row)
-    for _, rows in sorted(by_length.items()):
-        for start in range(0, len(rows), params.batch_size):
-            batch = rows[start : start + params.batch_size]
-            found = model.generate_batch([prompts[row] for row in batch], params.max_new_tokens)
-            for row, ids in zip(batch, found, strict=True):
-                yield row, label_of(model.decode(ids), normal, params)
+    """Yield each row with the label that its answer begins with."""
+    for row, answer in answers_to(model, prompts, params.max_new_tokens, params.batch_size):
+        yield row, label_of(answer, normal, params)
 
 
 def _by_likelihood(

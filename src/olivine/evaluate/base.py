@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic
 
 from olivine.config.schema import DataConfig
-from olivine.errors import Problem
+from olivine.errors import ConfigError, Location, Problem
 from olivine.passes.base import Accelerator, Format, Params, ParamsT, Progress, Requirement
 
-__all__ = ["Metric", "MetricContext", "Params"]
+__all__ = ["RECORDING", "Metric", "MetricContext", "Params"]
+
+RECORDING = "recording."
+"""What an input's name begins with if it is the recording that a metric compares with; the metric's index follows."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class MetricContext:
         target: where it is measured.
         progress: receives how far it is.
         trust_remote_code: whether the user allowed code that comes with the model to run.
+        recording: folder with what :meth:`Metric.record` kept of the unquantised model, for metrics that compare with
+            it.
     """
 
     model: Path
@@ -38,6 +43,7 @@ class MetricContext:
     target: Accelerator
     progress: Progress
     trust_remote_code: bool = False
+    recording: Path | None = None
 
 
 class Metric(ABC, Generic[ParamsT]):
@@ -55,6 +61,8 @@ class Metric(ABC, Generic[ParamsT]):
             of the cache key.
         requires: packages per format.
         shaped_by: distributions whose version changes the result; part of the cache key.
+        compares: whether it compares with the unquantised model, of which :meth:`record` keeps what it needs once.
+        cost: in a search, what is cheap is measured first: 0 files alone, 1 a few samples, 2 timings, 3 the rest.
     """
 
     type: ClassVar[str]
@@ -67,6 +75,30 @@ class Metric(ABC, Generic[ParamsT]):
     hardware_dependent: ClassVar[bool] = False
     requires: ClassVar[Mapping[Format, tuple[Requirement, ...]]] = {}
     shaped_by: ClassVar[tuple[str, ...]] = ()
+    compares: ClassVar[bool] = False
+    cost: ClassVar[int] = 3
+
+    @classmethod
+    def settle(cls, params: ParamsT, settings: Mapping[str, Mapping[str, Any]]) -> ParamsT:
+        """Return the parameters with what ``metric_config`` of single values says (``warmup_num`` of Olive's latency).
+
+        Args:
+            settings: ``metric_config`` by the value's name.
+
+        Raises:
+            ConfigError: this metric has no such settings.
+        """
+        for name, config in settings.items():
+            if config:
+                raise ConfigError(
+                    f"{name} has no settings of its own: {', '.join(config)}", where=Location(path="sub_types")
+                )
+        return params
+
+    @classmethod
+    def noise(cls, value: str, values: Mapping[str, Any]) -> float:
+        """Return by how much the value called ``value`` may be off by chance, in its own unit; 0 if that is unknown."""
+        return 0.0
 
     @classmethod
     def check(cls, params: ParamsT, data: Mapping[str, DataConfig]) -> list[Problem]:
@@ -84,3 +116,10 @@ class Metric(ABC, Generic[ParamsT]):
         Raises:
             OlivineError: for anything the user can mend (a missing column, an empty data set).
         """
+
+    def record(self, params: ParamsT, context: MetricContext, output: Path) -> dict[str, Any]:
+        """Keep in ``output`` what :meth:`measure` compares other models with; only called if it ``compares``.
+
+        ``context.model`` is the unquantised model. Returns numbers worth showing.
+        """
+        raise NotImplementedError

@@ -96,8 +96,6 @@ METRICS: tuple[KnownMetric, ...] = (
     KnownMetric(
         "huggingface_metrics", "scores that evaluate computes (Olive's accuracy with that backend)", _TENSORS, ANSWERS
     ),
-    KnownMetric("latency", "milliseconds of one run of a session", "it runs a session on made-up tensors", "use speed"),
-    KnownMetric("throughput", "runs of a session per second", "it runs a session on made-up tensors", "use speed"),
     KnownMetric("custom", "what a function of yours measures", "code from a configuration is not run", ANSWERS),
 )
 

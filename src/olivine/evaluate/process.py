@@ -6,10 +6,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from olivine.config.schema import DataConfig
 from olivine.passes.base import Accelerator, Format
+
+if TYPE_CHECKING:
+    from olivine.systems.base import Runner, StepRequest
 
 Report = Callable[[str, dict[str, Any]], None]
 
@@ -24,6 +27,7 @@ def measure_in_fresh_process(
     log_path: Path | None = None,
     report: Report | None = None,
     trust_remote_code: bool = False,
+    reference: tuple[Path, Format] | None = None,
 ) -> dict[str, Any]:
     """Measure ``model`` and return the values of each metric by its name, and ``peak_memory_bytes`` and ``seconds``.
 
@@ -32,6 +36,7 @@ def measure_in_fresh_process(
         data: the data configs by ``"{index}.{parameter}"``, paths absolute.
         log_path: file for what the libraries print; kept only on failure if it is not given.
         report: receives progress and notes.
+        reference: the unquantised model and its format, for metrics that compare with it.
 
     Raises:
         OlivineError: the measuring failed; the problems say why.
@@ -57,7 +62,46 @@ def measure_in_fresh_process(
         target=place,
         trust_remote_code=trust_remote_code,
     )
+    told = report or (lambda kind, data: None)
     with LocalRunner(log) as runner:
-        answer = runner.run(request, report or (lambda kind, data: None), fresh=True)
+        if reference is not None:
+            request = _with_recordings(runner, request, reference, scratch, told)
+        answer = runner.run(request, told, fresh=True)
     shutil.rmtree(scratch, ignore_errors=True)
     return {**answer.metrics, "peak_memory_bytes": answer.peak_memory, "seconds": answer.seconds}
+
+
+def _with_recordings(
+    runner: Runner, request: StepRequest, reference: tuple[Path, Format], scratch: Path, report: Report
+) -> StepRequest:
+    """Record the reference model for every metric that compares with it, and return the request with the recordings."""
+    from dataclasses import replace
+
+    from olivine.evaluate import registry
+    from olivine.evaluate.base import RECORDING
+
+    inputs = dict(request.inputs)
+    for each in request.params["metrics"]:
+        metric_type = registry.find(each["type"])
+        if metric_type is None or not metric_type.compares:
+            continue
+        folder = scratch / f"{RECORDING}{each['index']}"
+        folder.mkdir()
+        own = str(each["index"])
+        wanted = replace(
+            request,
+            name=f"recording {reference[0]}",
+            type="record",
+            params={"metrics": [each | {"index": 0}]},
+            inputs={"model": str(reference[0].absolute())},
+            input_format=str(reference[1]),
+            data={
+                f"0.{key.partition('.')[2]}": value
+                for key, value in request.data.items()
+                if key.partition(".")[0] == own
+            },
+            output=str(folder),
+        )
+        runner.run(wanted, report, fresh=True)
+        inputs[f"{RECORDING}{own}"] = str(folder)
+    return replace(request, inputs=inputs)

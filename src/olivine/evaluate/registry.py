@@ -11,8 +11,12 @@ if TYPE_CHECKING:
 
 BUILTIN: dict[str, str] = {
     "accuracy": "olivine.evaluate.accuracy:Accuracy",
+    "exact_match": "olivine.evaluate.exact_match:ExactMatch",
     "perplexity": "olivine.evaluate.perplexity:Perplexity",
+    "divergence": "olivine.evaluate.divergence:Divergence",
     "speed": "olivine.evaluate.speed:Speed",
+    "latency": "olivine.evaluate.latency:Latency",
+    "throughput": "olivine.evaluate.latency:Throughput",
     "size": "olivine.evaluate.size:Size",
 }
 

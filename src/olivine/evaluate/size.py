@@ -23,6 +23,8 @@ class Size(Metric[SizeParams]):
     units = {"size_bytes": "bytes", "files": ""}  # noqa: RUF012 (declared ClassVar by Metric)
     higher_is_better = {"size_bytes": False, "files": False}  # noqa: RUF012
 
+    cost: ClassVar[int] = 0
+
     def measure(self, params: SizeParams, context: MetricContext) -> dict[str, Any]:
         """See :meth:`Metric.measure`."""
         files = model_files(context.model)

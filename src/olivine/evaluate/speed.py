@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -12,6 +12,7 @@ from pydantic import Field
 from olivine.evaluate.base import Metric, MetricContext
 from olivine.evaluate.formats import REQUIRES, SHAPED_BY, TEXT_FORMATS
 from olivine.evaluate.opened import opened
+from olivine.hardware.peak import peak_memory
 from olivine.models.text import TextModel
 from olivine.passes.base import Format, Params, Requirement
 
@@ -37,12 +38,14 @@ class Speed(Metric[SpeedParams]):
     ``ttft_ms`` is the time from handing over the prompt to the first token of the answer; prefill speed is the prompt's
     length over it. Decode speed counts the tokens after the first. Every value is the median of the runs; ``_p95`` is
     the slow end (the 95th percentile of times, the 5th of speeds) and ``_spread`` is (slowest - fastest) / median, so
-    that a noisy machine shows.
+    that a noisy machine shows. ``load_s`` is the time to a loaded model, the libraries' imports included;
+    ``peak_memory_bytes`` is the most that the process has held until then.
     """
 
     type: ClassVar[str] = "speed"
     summary: ClassVar[str] = "time to first token, tokens/s of prefill and decode, time to load"
     measures: ClassVar[frozenset[Format]] = TEXT_FORMATS
+    version: ClassVar[int] = 2
     params_type = SpeedParams
     units = {  # noqa: RUF012 (declared ClassVar by Metric)
         "decode_tokens_per_s": "tokens/s",
@@ -52,7 +55,9 @@ class Speed(Metric[SpeedParams]):
         "ttft_ms_p95": "ms",
         "ttft_spread": "",
         "prefill_tokens_per_s": "tokens/s",
+        "prefill_tokens_per_s_p95": "tokens/s",
         "load_s": "s",
+        "peak_memory_bytes": "bytes",
     }
     higher_is_better = {  # noqa: RUF012
         "decode_tokens_per_s": True,
@@ -62,11 +67,20 @@ class Speed(Metric[SpeedParams]):
         "ttft_ms_p95": False,
         "ttft_spread": False,
         "prefill_tokens_per_s": True,
+        "prefill_tokens_per_s_p95": True,
         "load_s": False,
+        "peak_memory_bytes": False,
     }
     hardware_dependent: ClassVar[bool] = True
+    cost: ClassVar[int] = 2
     requires: ClassVar[dict[Format, tuple[Requirement, ...]]] = REQUIRES
     shaped_by: ClassVar[tuple[str, ...]] = SHAPED_BY
+
+    @classmethod
+    def noise(cls, value: str, values: Mapping[str, Any]) -> float:
+        """Half of what lies between the slowest and the fastest run, at least a twentieth."""
+        kind = "decode" if value.startswith("decode") else "ttft"
+        return abs(float(values[value])) * max(0.05, float(values.get(f"{kind}_spread", 0.0)) / 2)
 
     def measure(self, params: SpeedParams, context: MetricContext) -> dict[str, Any]:
         """See :meth:`Metric.measure`."""
@@ -90,7 +104,9 @@ class Speed(Metric[SpeedParams]):
             "ttft_ms_p95": percentile(first_token_s, 95) * 1000,
             "ttft_spread": spread(first_token_s),
             "prefill_tokens_per_s": params.prompt_tokens / ttft,
+            "prefill_tokens_per_s_p95": params.prompt_tokens / percentile(first_token_s, 95),
             "load_s": found.seconds,
+            "peak_memory_bytes": peak_memory(),
         }
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from olivine.config.schema import DataConfig, System, Workflow
 from olivine.errors import ConfigError, Location, OlivineError, PlanError, Problem, UnavailableError
 from olivine.evaluate import registry as metric_registry
-from olivine.evaluate.base import Metric
+from olivine.evaluate.base import RECORDING, Metric
 from olivine.hardware.machine import Machine, execution_providers, this_machine
 from olivine.hardware.placement import check_host, place
 from olivine.passes import registry as pass_registry
@@ -167,6 +167,7 @@ class _Planner:
         self.surveys: dict[str, Survey] = {}
         self.identities: dict[str, Any] = {}
         self.checked: set[str] = set()
+        self.unquantised: tuple[Source, ModelFacts] | None = None
         engine = self.workflow.engine
         self.target = self._place(engine.target, "engine.target")
         self.providers = execution_providers()
@@ -174,10 +175,12 @@ class _Planner:
     def plan(self) -> Plan:
         engine = self.workflow.engine
         model, facts, base = self._input_model()
+        self._remember_unquantised(model, facts)
         if engine.evaluator is not None and engine.evaluate_input_model:
             self._evaluate(EVALUATE_INPUT, engine.evaluator, "engine.evaluator", model, facts, base)
         for name in self.workflow.passes:
             model, facts, base = self._pass(name, model, facts, base)
+            self._remember_unquantised(model, facts)
             evaluator = self.workflow.single_pass(name).evaluator
             if evaluator is not None:
                 self._evaluate(f"evaluate {name}", evaluator, f"passes.{name}.evaluator", model, facts, base)
@@ -401,6 +404,59 @@ class _Planner:
 
     # Evaluation -----------------------------------------------------------------------------------------------------
 
+    def _remember_unquantised(self, model: Source, facts: ModelFacts) -> None:
+        if facts.format is Format.HF:
+            self.unquantised = model, facts
+
+    def _record(
+        self, metric_type: type[Metric[Any]], params: Params, own: Mapping[str, DataConfig], where: Location
+    ) -> Source | None:
+        """Plan what a metric keeps of the unquantised model, once for all that is compared with it."""
+        if self.unquantised is None:
+            self._problem(
+                Problem(
+                    f"{metric_type.type} has nothing to compare with",
+                    where,
+                    "it compares with the unquantised model, and neither the input model nor a pass gives one",
+                    "begin with a checkpoint in full precision, or leave the metric out",
+                )
+            )
+            return None
+        model, facts = self.unquantised
+        host = self._place(self.workflow.engine.host, "engine.host")
+        self.unavailable += check_requirements(
+            metric_type.requires.get(facts.format, ()), f"recording {metric_type.type} of a {facts.format} model", where
+        )
+        values = params.model_dump(mode="json")
+        metric = {"index": 0, "name": metric_type.type, "type": metric_type.type}
+        step = Step(
+            kind="evaluate",
+            type="record",
+            version=metric_type.version,
+            params={"metrics": [metric | {"params": {k: v for k, v in values.items() if k not in own}}]},
+            inputs={"model": model.identity},
+            data={f"0.{key}": self._identify(config) for key, config in own.items()},
+            device=host.device,
+            libraries=versions_of(tuple(sorted(metric_type.shaped_by))),
+            remote_code=self.trust,
+        )
+        if step.digest not in {each.digest for each in self.steps}:
+            self.steps.append(
+                PlannedStep(
+                    name=f"record {metric_type.type}",
+                    step=step,
+                    sources={"model": model},
+                    consumes=facts.format,
+                    produces=Format.METRICS,
+                    data={f"0.{key}": config for key, config in own.items()},
+                    where=where,
+                    host=host,
+                    target=self.target,
+                    cached=not self.problems and self.store.find(step.digest) is not None,
+                )
+            )
+        return Source(step=step.digest, identity=f"step:{step.digest}")
+
     def _evaluate(
         self, name: str, evaluator: str, path: str, model: Source, facts: ModelFacts, base: Source | None
     ) -> None:
@@ -408,6 +464,7 @@ class _Planner:
         where = self.loaded.locate(f"evaluators.{evaluator}")
         metrics: list[dict[str, Any]] = []
         data: dict[str, DataConfig] = {}
+        recordings: dict[str, Source] = {}
         libraries, version = set[str](), 0
         machine = None
         if facts.format is Format.PEFT:
@@ -429,7 +486,21 @@ class _Planner:
                     f"{config.type} is not measured on {name.removeprefix('evaluate ')}: it is {facts.format}"
                 )
                 continue
+            if metric_type.compares and self.unquantised is not None and model == self.unquantised[0]:
+                self.notes.append(
+                    f"{config.type} is not measured on {name.removeprefix('evaluate ')}: it is what others are "
+                    "compared with"
+                )
+                continue
             params = metric_type.params_type.model_validate(config.params)
+            try:
+                params = metric_type.settle(
+                    params, {each.name: each.metric_config or {} for each in config.sub_types or ()}
+                )
+            except OlivineError as error:
+                for problem in error.problems:
+                    self._problem(self._placed(problem, f"evaluators.{evaluator}.metrics.{index}"))
+                continue
             self.unavailable += check_requirements(
                 metric_type.requires.get(facts.format, ()), f"measuring {config.type} on a {facts.format} model", place
             )
@@ -440,6 +511,10 @@ class _Planner:
                     self._check_data(each)
             for problem in metric_type.check(params, own):
                 self._problem(self._placed(problem, f"evaluators.{evaluator}.metrics.{index}"))
+            if metric_type.compares:
+                recording = self._record(metric_type, params, own, place)
+                if recording is not None:
+                    recordings[f"{RECORDING}{index}"] = recording
             metrics.append(
                 {
                     "index": index,
@@ -462,6 +537,7 @@ class _Planner:
                     "install olivine[gpu] or olivine[directml], choose another target, or leave engine.evaluator out",
                 )
             )
+        sources = {"model": model} | ({"base": base} if base else {}) | recordings
         step = Step(
             kind="evaluate",
             type="evaluate",
@@ -475,7 +551,7 @@ class _Planner:
                     for metric in metrics
                 ]
             },
-            inputs={"model": model.identity} | ({"base": base.identity} if base else {}),
+            inputs={name: source.identity for name, source in sources.items()},
             data={key: self._identify(config) for key, config in data.items()},
             device=self.target.device,
             target=provider,
@@ -487,7 +563,7 @@ class _Planner:
             PlannedStep(
                 name=name,
                 step=step,
-                sources={"model": model} | ({"base": base} if base else {}),
+                sources=sources,
                 consumes=facts.format,
                 produces=Format.METRICS,
                 data=data,

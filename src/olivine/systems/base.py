@@ -19,7 +19,7 @@ class StepRequest:
     Attributes:
         name: the Step's name in the configuration.
         kind: ``pass`` or ``evaluate``.
-        type: the pass.
+        type: the pass; ``evaluate``; or ``record``, which keeps what a metric compares other models with.
         params: resolved parameters; those that name data configs hold the keys of ``data``.
         inputs: folders by name.
         input_format: format of ``inputs["model"]``.

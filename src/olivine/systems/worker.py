@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from olivine.config.schema import DataConfig
 from olivine.errors import OlivineError
+from olivine.hardware.peak import peak_memory, reset_peak_memory
 from olivine.passes.base import Accelerator, Format, PassResult, RunContext
 from olivine.systems.base import Failure
 from olivine.systems.failures import explain
@@ -85,7 +86,22 @@ def _run(request: dict[str, Any], reporter: _Reporter) -> PassResult:
     data = {key: DataConfig.model_validate(value) for key, value in request["data"].items()}
     host, target = Accelerator(**request["host"]), Accelerator(**request["target"])
     inputs = {key: Path(value) for key, value in request["inputs"].items()}
+    if request["kind"] == "evaluate" and request["type"] == "record":
+        from olivine.evaluate.measuring import record
+
+        noted = record(
+            request["params"]["metrics"][0],
+            model=inputs["model"],
+            format=Format(request["input_format"]),
+            data=data,
+            target=host,
+            progress=reporter.progress,
+            output=Path(request["output"]),
+            trust_remote_code=request["trust_remote_code"],
+        )
+        return PassResult(metrics=noted)
     if request["kind"] == "evaluate":
+        from olivine.evaluate.base import RECORDING
         from olivine.evaluate.measuring import measure_all
 
         metrics = measure_all(
@@ -96,6 +112,7 @@ def _run(request: dict[str, Any], reporter: _Reporter) -> PassResult:
             target=target,
             progress=reporter.progress,
             trust_remote_code=request["trust_remote_code"],
+            recordings={key.removeprefix(RECORDING): path for key, path in inputs.items() if key.startswith(RECORDING)},
         )
         return PassResult(metrics=metrics)
     from olivine.passes import registry
@@ -146,27 +163,6 @@ class _Reporter:
     def note(self, text: str) -> None:
         """See :class:`olivine.passes.base.RunContext`."""
         self.send("note", text=text)
-
-
-def reset_peak_memory() -> None:
-    """Make the kernel count this process's peak resident memory from now (Linux; elsewhere the peak is of its life)."""
-    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
-        file.write("5")
-
-
-def peak_memory() -> int:
-    """Return the peak resident memory of this process in bytes."""
-    try:
-        with open("/proc/self/status") as file:
-            for line in file:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    import psutil
-
-    memory = psutil.Process().memory_info()
-    return int(getattr(memory, "peak_wset", memory.rss))
 
 
 @contextlib.contextmanager
