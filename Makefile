@@ -10,7 +10,7 @@ demo: $(STAMP)
 	cd examples/phrase-tone && PATH="$(CURDIR)/$(BIN):$$PATH" ./demo.sh
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests examples benchmarks

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from typing import NoReturn
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """There are none."""
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> NoReturn:
     """Serve until told to stop."""
     from olivine.systems.worker import serve
 
-    return serve()
+    serve()

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 import torch
 from built_models import build_genai
@@ -346,3 +347,35 @@ def test_killed_build_goes_on_where_it_was(pico_model: Path, tmp_path: Path) -> 
     assert not journal.exists()
     build_genai(source, tmp_path / "whole", precision="int4")
     assert (output / "model.onnx.data").read_bytes() == (tmp_path / "whole" / "model.onnx.data").read_bytes()
+
+
+def test_process_of_the_builder_gives_the_same_and_goes_when_its_parent_is_killed(
+    pico_model: Path, tmp_path: Path
+) -> None:
+    source = checkpoint(tmp_path / "model", pico_model, "llama")
+    build_genai(source, tmp_path / "here", precision="int4")
+    output, scratch = tmp_path / "out", tmp_path / "scratch"
+    script = WORKER.format(
+        tests=str(Path(__file__).parent), source=str(source), output=str(output), scratch=str(scratch), slowly=False
+    ).replace("streaming.SYNC_BYTES = 1", "import olivine.passes.convert.building as building; building.APART = 0")
+    (tmp_path / "worker.py").write_text(script)
+    command = [sys.executable, str(tmp_path / "worker.py")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, env=environment)
+    builder = child_of(process.pid)
+    process.kill()
+    process.wait()
+    builder.wait(10)
+    subprocess.run(command, env=environment, check=True, timeout=120)
+    assert (output / "model.onnx.data").read_bytes() == (tmp_path / "here" / "model.onnx.data").read_bytes()
+
+
+def child_of(process: int) -> psutil.Process:
+    """Wait until a process has started another to work for it, and return that."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        for child in psutil.Process(process).children():
+            if "spawn_main" in " ".join(child.cmdline()) and child.cpu_times().user > 0.5:
+                return child
+        time.sleep(0.05)
+    raise AssertionError("the builder was given no process of its own")

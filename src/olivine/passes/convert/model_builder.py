@@ -567,7 +567,7 @@ def _build_streamed(
         Metrics; the folder of the model that is to be tried.
     """
     from olivine.passes.convert.attaching import Choice
-    from olivine.passes.convert.building import build_apart
+    from olivine.passes.convert.building import APART, build_all
     from olivine.passes.convert.streamed_build import build_streamed
     from olivine.quant.reading import TensorReader
     from olivine.quant.stored.reading import QuantizedCheckpointReader
@@ -616,12 +616,14 @@ def _build_streamed(
 
     arguments = builder_arguments(graph, trust_remote_code=context.trust_remote_code)
 
+    apart = sum(tensor.bytes for tensor in checkpoint.tensors.values()) >= APART
+
     def build(source: Path, folders: Mapping[Path, int | None]) -> None:
         builds = {
             folder: [*arguments, *([] if layers is None else [f"num_hidden_layers={layers}"])]
             for folder, layers in folders.items()
         }
-        build_apart(source, builds, graph.precision, provider, context.checkpoint / "builder")
+        build_all(source, builds, graph.precision, provider, context.checkpoint / "builder", apart=apart)
 
     built = build_streamed(reader, context, build, choose, tied=tied, quantised=quantised)
     return {} if quantised else {"weight_error": built.error}, built.trial or context.output
