@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from olivine.engine.card import flat
 from olivine.engine.words import duration, memory, number, size
+from olivine.evaluate.goals import Verdict, sentence
 from olivine.events import Event
 
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ class PlainView(View):
 
     def _line(self, event: Event) -> str | None:
         data = event.data
-        place = f"[{self._names.index(event.step) + 1}/{len(self._names)}] {event.step}" if event.step else ""
+        place = event.step
+        if event.step in self._names:
+            place = f"[{self._names.index(event.step) + 1}/{len(self._names)}] {event.step}"
         if event.event == "run-started":
             return "\n".join(opening(data))
         if event.event == "note":
@@ -176,7 +179,13 @@ def closing(data: dict[str, Any]) -> list[str]:
         rows.append((key, text))
     rows.append(("time", duration(data["seconds"])))
     width = max(len(key) for key, _ in rows)
-    return [f"{key:<{width}}  {value}" for key, value in rows]
+    lines = [f"{key:<{width}}  {value}" for key, value in rows]
+    goals = [Verdict.from_json(each) for each in data["goals"]]
+    if goals:
+        missed = [each for each in goals if not each.met]
+        head = "every goal is met" if not missed else f"{len(missed)} of {len(goals)} goals missed"
+        lines += ["", f"{head}:", *(f"  {sentence(each)}" for each in goals)]
+    return lines
 
 
 def headlines(metrics: dict[str, Any]) -> dict[str, float]:

@@ -444,6 +444,8 @@ class Goal(Node):
     least, or worse at most, as a difference or in per cent."""
     value: float
     """The bound. Differences and per cents are not negative."""
+    against: str | None = None
+    """The model to compare with: the name of a pass, whose result is measured too; default: the input model."""
 
     @model_validator(mode="after")
     def _is_a_distance(self) -> Goal:

@@ -11,6 +11,7 @@ from olivine.engine.card_metadata import carried_from, metadata, model_name, qua
 from olivine.engine.result import Result
 from olivine.engine.values import values_of
 from olivine.engine.words import duration, memory, number, size
+from olivine.evaluate.goals import sentence
 from olivine.planning.plan import Plan
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ def model_card(plan: Plan, result: Result, artifacts: Mapping[str, Artifact], in
         row = (_escape(step.name), step.type, duration(step.seconds), memory(step.peak_memory), reported)
         lines.append("| " + " | ".join(row) + " |")
     lines += _quantisation(attributes)
+    if result.goals:
+        lines += ["", "## Goals", ""]
+        if result.state != "succeeded":
+            lines += ["**This model missed its goals.**", ""]
+        lines += [f"- {_escape(sentence(verdict))}" for verdict in result.goals]
     if result.metrics:
         lines += ["", "## What was measured", "", *_metric_rows(result.metrics)]
     lines += [

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from olivine.engine.output import publish_final
 from olivine.engine.result import Result, StepResult
 from olivine.errors import OlivineError, StepError
+from olivine.evaluate.goals import INPUT, Verdict, goals_of, judge, sentence, to_measure_again
 from olivine.events import Event, EventSink
-from olivine.planning.plan import Plan, PlannedStep, Source
+from olivine.planning.parts import part_of
+from olivine.planning.plan import EVALUATE_INPUT, Plan, PlannedStep, Source
 from olivine.systems.base import Runner, StepAnswer, StepRequest
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class _Run:
         self.fetched: dict[str, Path] = {}
         self.started = time.monotonic()
         self.current = ""
+        self.search: dict[str, Any] | None = None
 
     def run(self) -> Result:
         self.emit(
@@ -238,7 +241,8 @@ class _Run:
         for which in ("input", "final"):
             evaluation = self.plan.evaluation(which)
             if evaluation is not None:
-                metrics[which] = dict(self.artifacts[evaluation.digest].manifest.metrics)
+                metrics[which] = self.measured(evaluation)
+        goals = self.judge()
         final = self.artifacts[self.plan.final.step] if self.plan.final.step is not None else None
         size = sum(entry.size for entry in final.manifest.files) if final is not None else 0
         result = Result(
@@ -250,10 +254,42 @@ class _Run:
             seconds=time.monotonic() - self.started,
             run_dir=self.run_dir,
             model_dir=self.plan.model_dir,
+            goals=goals,
+            search=self.search,
         )
         changed = publish_final(self.plan, result, final, self.artifacts, self.input_model())
         self.emit("published", output_dir=str(self.plan.output_dir), changed=changed)
         return result
+
+    def measured(self, evaluation: PlannedStep) -> dict[str, Any]:
+        """Return what an evaluation that was done has measured."""
+        return dict(self.artifacts[evaluation.digest].manifest.metrics)
+
+    def judge(self) -> tuple[Verdict, ...]:
+        """Return the verdict on each goal; what hangs on chance is measured once more."""
+        name = self.plan.workflow.engine.evaluator
+        wanted = goals_of(self.plan.workflow.evaluators[name]) if name is not None else []
+        final = self.plan.evaluation("final") or self.plan.evaluation("input")
+        if not wanted or final is None:
+            return ()
+        baselines = {
+            step.name.removeprefix("evaluate "): self.measured(step)
+            for step in self.plan.steps
+            if step.step.type == "evaluate" and step is not final
+        }
+        if EVALUATE_INPUT.removeprefix("evaluate ") in baselines:
+            baselines[INPUT] = baselines.pop(EVALUATE_INPUT.removeprefix("evaluate "))
+        measured = self.measured(final)
+        verdicts = judge(wanted, measured, baselines)
+        indexes = to_measure_again(wanted, verdicts)
+        if indexes:
+            again = part_of(final, indexes, name=f"{final.name} again", attempt=2)
+            self.emit("note", final.name, text="a goal is met or missed by no more than chance: measuring once more")
+            self.do(again)
+            verdicts = judge(wanted, measured, baselines, self.measured(again))
+        for verdict in verdicts:
+            self.emit("verdict", text=sentence(verdict), **verdict.as_json())
+        return verdicts
 
     def input_model(self) -> Path | None:
         """Return the folder of the checkpoint that went in, if the run has needed it."""

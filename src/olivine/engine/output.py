@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from olivine import __version__
 from olivine.engine.card import model_card
 from olivine.engine.result import Result
+from olivine.evaluate.goals import sentence
 from olivine.planning.plan import Plan
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ STATUS = "status.json"
 WORKFLOW = "workflow.yaml"
 METRICS = "metrics.json"
 CARD = "model_card.md"
+MISSED = "GOALS_MISSED.txt"
+"""In the output folder of a model that must not be taken for what was asked for."""
 
 
 def publish_final(
@@ -44,7 +47,7 @@ def publish_final(
 
     identity = {
         "olivine": __version__,
-        "state": "succeeded",
+        "state": result.state,
         "artifact": final.digest if final is not None else None,
         "format": result.format,
         "size_bytes": result.size,
@@ -61,6 +64,10 @@ def publish_final(
             for step in result.steps
         ],
     }
+    if result.goals:
+        identity["goals"] = [verdict.as_json() for verdict in result.goals]
+    if result.search is not None:
+        identity["search"] = result.search
     old: OldOutput | None = None
     if plan.layout is not None:
         from olivine.engine.layouts import old_output
@@ -77,9 +84,12 @@ def publish_final(
     from olivine.config.writing import dump
 
     files[WORKFLOW] = dump(plan.workflow).encode()
-    files[METRICS] = _json(result.metrics)
+    goals = {"goals": identity["goals"]} if result.goals else {}
+    files[METRICS] = _json(result.metrics | goals)
     files[CARD] = model_card(plan, result, artifacts, input_model).encode()
     files[STATUS] = _json(identity)
+    if result.state != "succeeded":
+        files[MISSED] = _missed(result).encode()
     if old is not None:
         files |= {name: content for name, content in old.papers.items() if name not in (STATUS, WORKFLOW, CARD)}
     publish(files, plan.output_dir)
@@ -101,6 +111,13 @@ def _holds(output: Path, identity: Mapping[str, Any], final: Artifact | None, fo
         (output / folder / entry.path).is_file() and (output / folder / entry.path).stat().st_size == entry.size
         for entry in entries
     )
+
+
+def _missed(result: Result) -> str:
+    lines = ["This model missed its goals:", ""]
+    lines += [f"- {sentence(verdict)}" for verdict in result.goals if not verdict.met]
+    met = [f"- {sentence(verdict)}" for verdict in result.goals if verdict.met]
+    return "\n".join([*lines, *(["", "It met:", "", *met] if met else []), ""])
 
 
 def _json(value: Any) -> bytes:

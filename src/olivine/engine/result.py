@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from olivine.errors import EXIT_OK
+from olivine.errors import EXIT_GOALS, EXIT_OK
+from olivine.evaluate.goals import Verdict
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Result:
         seconds: wall time of this run.
         run_dir: logs and events of this run.
         model_dir: the folder of the model's files, where it is not ``output_dir`` itself.
-        exit_code: the exit status that the command line returns.
+        goals: the verdict on each goal; empty if there are none.
+        search: what the search found that chose the model (see docs/architecture.md); ``None`` without one.
     """
 
     output_dir: Path
@@ -55,8 +57,19 @@ class Result:
     metrics: dict[str, dict[str, Any]]
     seconds: float
     run_dir: Path
-    exit_code: int = EXIT_OK
     model_dir: Path | None = None
+    goals: tuple[Verdict, ...] = ()
+    search: dict[str, Any] | None = None
+
+    @property
+    def state(self) -> str:
+        """``succeeded``, or ``goals missed``: the model was made, and must not be taken for what was asked for."""
+        return "succeeded" if all(verdict.met for verdict in self.goals) else "goals missed"
+
+    @property
+    def exit_code(self) -> int:
+        """The exit status that the command line returns."""
+        return EXIT_OK if self.state == "succeeded" else EXIT_GOALS
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as JSON: the content of ``status.json``, but for what changes from run to run."""
@@ -79,4 +92,7 @@ class Result:
                 for step in self.steps
             ],
             "metrics": self.metrics,
+            "state": self.state,
+            "goals": [verdict.as_json() for verdict in self.goals],
+            "search": self.search,
         }

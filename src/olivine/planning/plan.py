@@ -15,6 +15,7 @@ from olivine.config.schema import DataConfig, System, Workflow
 from olivine.errors import ConfigError, Location, OlivineError, PlanError, Problem, UnavailableError
 from olivine.evaluate import registry as metric_registry
 from olivine.evaluate.base import RECORDING, Metric
+from olivine.evaluate.goals import INPUT, Wanted, goals_of
 from olivine.hardware.machine import Machine, execution_providers, this_machine
 from olivine.hardware.placement import check_host, place
 from olivine.passes import registry as pass_registry
@@ -176,16 +177,21 @@ class _Planner:
         engine = self.workflow.engine
         model, facts, base = self._input_model()
         self._remember_unquantised(model, facts)
-        if engine.evaluator is not None and engine.evaluate_input_model:
+        goals = goals_of(self.workflow.evaluators[engine.evaluator]) if engine.evaluator is not None else []
+        against = {goal.against for goal in goals}
+        if engine.evaluator is not None and (engine.evaluate_input_model or INPUT in against):
             self._evaluate(EVALUATE_INPUT, engine.evaluator, "engine.evaluator", model, facts, base)
         for name in self.workflow.passes:
             model, facts, base = self._pass(name, model, facts, base)
             self._remember_unquantised(model, facts)
             evaluator = self.workflow.single_pass(name).evaluator
+            if evaluator is None and name in against:
+                evaluator = engine.evaluator
             if evaluator is not None:
                 self._evaluate(f"evaluate {name}", evaluator, f"passes.{name}.evaluator", model, facts, base)
         if engine.evaluator is not None and self.workflow.passes:
             self._evaluate(EVALUATE_FINAL, engine.evaluator, "engine.evaluator", model, facts, base)
+        self._check_goals(goals)
         if not self.workflow.passes and engine.evaluator is None:
             self._problem(
                 Problem(
@@ -576,6 +582,56 @@ class _Planner:
                 },
             )
         )
+
+    def _check_goals(self, goals: list[Wanted]) -> None:
+        """Say which goals can never be judged."""
+        evaluator = self.workflow.engine.evaluator
+        final = EVALUATE_FINAL if self.workflow.passes else EVALUATE_INPUT
+        for goal in goals:
+            where = self.loaded.locate(f"evaluators.{evaluator}.{goal.path}")
+            metric_type = metric_registry.find(goal.type)
+            known = metric_type.higher_is_better if metric_type is not None else {}
+            if known and "." not in goal.value and goal.value not in known:
+                self._problem(
+                    Problem(f"{goal.type} has no value {goal.value!r}", where, remedy=f"it has {', '.join(known)}")
+                )
+            elif goal.higher_is_better is None:
+                self._problem(
+                    Problem(
+                        f"nothing says whether a higher {goal.name} is better",
+                        where,
+                        remedy="add higher_is_better: true, or false",
+                    )
+                )
+            if goal.against not in (None, INPUT, *self.workflow.passes):
+                there = ", ".join(self.workflow.passes) or "no pass"
+                self._problem(Problem(f"no pass is called {goal.against!r}", where, remedy=f"there is {there}"))
+                continue
+            if goal.against == INPUT and not self.workflow.passes:
+                self._problem(
+                    Problem(
+                        f"{goal.name} is to be compared with the input model, which is the only one",
+                        where,
+                        remedy="give a threshold, or add passes",
+                    )
+                )
+            names = {final: "the final model"}
+            if goal.against is not None:
+                names[EVALUATE_INPUT if goal.against == INPUT else f"evaluate {goal.against}"] = (
+                    "the input model" if goal.against == INPUT else goal.against
+                )
+            for name, model in names.items():
+                planned = next((step for step in self.steps if step.name == name), None)
+                indexes = [each["index"] for each in planned.step.params["metrics"]] if planned is not None else []
+                if planned is not None and goal.index not in indexes:
+                    self._problem(
+                        Problem(
+                            f"the goal for {goal.name} cannot be judged: it is not measured on {model}",
+                            where,
+                            f"{goal.type} cannot measure a model of the format {planned.consumes}, or compares with it",
+                            "give a threshold, or compare with a pass whose result it can measure",
+                        )
+                    )
 
     # Places and problems --------------------------------------------------------------------------------------------
 
