@@ -203,3 +203,34 @@ def test_checking_imports_nothing_heavy(folder: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=folder)
     assert done.stderr.strip() == "[]"
+
+
+def test_show_of_a_value_that_holds_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    passes = {"p": {"type": "OnnxQuantization", "config": {"extra_options": {"type": None}}}}
+    Path("empty.json").write_text(json.dumps(OLD | {"passes": passes}))
+    assert main(["config", "show", "empty.json"]) == 0
+    assert "extra_options" in capsys.readouterr().out
+
+
+COMPILER = {"passes": [{"name": "init", "plugin": "vaip-pass_init"}], "target": "X", "targets": [{"name": "X"}]}
+
+
+def test_a_configuration_of_a_vendors_compiler_is_told_as_what_it_is(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("compiler.json").write_text(json.dumps(COMPILER, indent=1))
+    assert main(["config", "check", "compiler.json", "--json"]) == 3
+    report = json.loads(capsys.readouterr().out)
+    assert report["status"] == "unavailable"
+    assert report["errors"] == []
+    assert [(each["path"], each["line"]) for each in report["unavailable"]] == [("passes.0", 3)]
+    assert "VitisAI" in report["unavailable"][0]["why"]
+    assert main(["run", "--config", "compiler.json"]) == 3
+
+
+def test_a_models_own_file_is_no_workflow(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("config.json").write_text(json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
+    assert main(["config", "check", "config.json"]) == 2
+    said = capsys.readouterr().out
+    assert "config.json of a checkpoint" in said
+    assert said.count("error:") == 1

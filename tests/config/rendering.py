@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-RELEASES = ("0.3.1", "0.4.0", "0.5.0", "0.5.2", "0.6.0", "0.6.2", "0.7.0", "0.8.0", "0.9.3", "0.10.0")
+RELEASES = ("0.2.1", "0.3.1", "0.4.0", "0.5.0", "0.5.2", "0.6.0", "0.6.2", "0.7.0", "0.8.0", "0.9.3", "0.10.0")
 
 _NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,7}", fullmatch=True)
 _RATES = st.sampled_from([1e-5, 0.0002, 0.001, 3])
@@ -64,6 +64,15 @@ SPECS = st.fixed_dictionaries(
         "hosted": st.booleans(),
         "gathered": st.booleans(),
         "unsearched": st.booleans(),
+        "in_components": st.booleans(),
+        "onnx": st.lists(st.sampled_from(["conversion", "quantization", "tuning"]), unique=True, max_size=3),
+        "measured": st.sampled_from([None, "latency", "accuracy", "perplexity", "custom"]),
+        "goal": st.sampled_from([None, ("threshold", 0.5), ("max-degradation", 0.01), ("percent-min-improvement", 20)]),
+        "searched": st.sampled_from([None, "exhaustive", "random", "tpe"]),
+        "flows": st.sampled_from([None, "one", "two"]),
+        "packaged": st.sampled_from([None, "Zipfile", "AzureMLModels"]),
+        "cloud": st.booleans(),
+        "rooted": st.booleans(),
     }
 )  # fmt: skip
 """What a workflow says, in nobody's words."""
@@ -78,13 +87,47 @@ def render(spec: dict[str, Any], release: str) -> dict[str, Any]:
         return {"type": kind, **beside, **({"config": config} if nested else config)}
 
     engine = _engine(spec, version)
+    systems = {"local_system": node("LocalSystem", {"accelerators": _accelerators(spec, version)})}
     written: dict[str, Any] = {
         "input_model": _model(spec, version, node),
-        "systems": {"local_system": node("LocalSystem", {"accelerators": _accelerators(spec, version)})},
-        "data_configs": _data(spec, version),
+        "systems": systems,
+        ("data_config" if version < (0, 3) else "data_configs"): _data(spec, version),
         "passes": _passes(spec, version, node),
     }
+    if spec["measured"] is not None:
+        written["evaluators"] = {"own": {"metrics": [_metric(spec, version)]}}
+    if spec["cloud"] and version < (0, 9, 3):
+        client = {"subscription_id": "s", "resource_group": "r", "workspace_name": "w"}
+        written["azureml_client"] = client
+        systems["cloud"] = node(
+            "AzureML",
+            {"aml_compute": "gpus", "aml_docker_config": {"base_image": "ubuntu", "conda_file_path": "conda.yaml"}},
+        )
+    if spec["flows"] is not None and (0, 3) <= version < (0, 8):
+        names = list(written["passes"])
+        written["pass_flows"] = [names] if spec["flows"] == "one" else [names, names[:1]]
+    if spec["rooted"] and (0, 3) <= version < (0, 7):
+        written["data_root"] = "elsewhere"
     return written | ({"engine": engine} if nested else engine)
+
+
+def _metric(spec: dict[str, Any], version: tuple[int, ...]) -> dict[str, Any]:
+    kind = spec["measured"]
+    value: dict[str, Any] = {"name": {"latency": "avg", "accuracy": "accuracy_score"}.get(kind, kind), "priority": 1}
+    value["higher_is_better"] = kind != "latency"
+    if spec["goal"] is not None:
+        value["goal"] = {"type": spec["goal"][0], "value": spec["goal"][1]}
+    metric: dict[str, Any] = {
+        "name": "measured",
+        "type": "accuracy" if kind == "perplexity" else kind,
+        "sub_types": [value],
+    }
+    if kind == "custom":
+        return metric | {"user_config": {"user_script": "score.py", "evaluate_func": "score"}}
+    metric["data_config"] = spec["data"]["name"]
+    if version < (0, 7):
+        metric["user_config"] = {"batch_size": 2, "io_bind": True}
+    return metric
 
 
 def _model(spec: dict[str, Any], version: tuple[int, ...], node: Any) -> Any:
@@ -122,7 +165,12 @@ def _data(spec: dict[str, Any], version: tuple[int, ...]) -> Any:
            (("pad_to_max_len", "pad"), ("joiner", "joiner"), ("add_special_tokens", "special")) if word in data},
     }  # fmt: skip
     config: dict[str, Any] = {"name": data["name"], "type": "HuggingfaceContainer"}
-    if version < (0, 6, 2):
+    if version < (0, 6, 2) and spec["in_components"]:
+        config["components"] = {
+            "load_dataset": {"name": "huggingface_dataset", "type": "huggingface_dataset", "params": load},
+            "pre_process_data": {"type": "text_generation_huggingface_pre_process", "params": text},
+        }
+    elif version < (0, 6, 2):
         config["params_config"] = {**load, "task": "text-generation", "component_kwargs": {"pre_process_data": text}}
     elif old or spec["gathered"]:
         config |= {"load_dataset_config": {"params": load}, "pre_process_data_config": {"params": text}}
@@ -148,7 +196,13 @@ def _passes(spec: dict[str, Any], version: tuple[int, ...], node: Any) -> dict[s
     if version >= (0, 6):
         passes["merge"] = {"type": "MergeAdapterWeights"}
         passes["builder"] = node("ModelBuilder", {"precision": spec["precision"]}, **unsearched)
-    return passes
+    tuning = "OrtPerfTuning" if version < (0, 7) else "OrtSessionParamsTuning"
+    known = {
+        "conversion": node("OnnxConversion", {"target_opset": 17}),
+        "quantization": node("OnnxStaticQuantization", {"data_config": spec["data"]["name"], "quant_format": "QDQ"}),
+        "tuning": node(tuning, {"providers_list": [_provider(spec)], "io_bind": True}),
+    }
+    return passes | {name: known[name] for name in spec["onnx"]}
 
 
 def _engine(spec: dict[str, Any], version: tuple[int, ...]) -> dict[str, Any]:
@@ -157,6 +211,24 @@ def _engine(spec: dict[str, Any], version: tuple[int, ...]) -> dict[str, Any]:
         engine["execution_providers"] = [_provider(spec)]
     if spec["hosted"]:
         engine |= {"host": "local_system", "target": "local_system"}
-    if version < (0, 7):
+    if spec["measured"] is not None:
+        engine["evaluator"] = "own"
+    if spec["cloud"] and version < (0, 9, 3):
+        engine["host"] = "cloud"
+    if spec["packaged"] is not None:
+        settings = {"export_in_mlflow_format": True}
+        engine["packaging_config"] = {
+            "type": spec["packaged"],
+            "name": "packed",
+            **(settings if version < (0, 5, 1) else {"config": settings}),
+        }
+    if spec["searched"] is not None and spec["measured"] is not None:
+        sampler = {"exhaustive": "sequential"}.get(spec["searched"], spec["searched"])
+        engine["search_strategy"] = {"execution_order": "joint"} | (
+            {"sampler": sampler, "seed": 3}
+            if version >= (0, 8)
+            else {"search_algorithm": spec["searched"], "search_algorithm_config": {"seed": 3}}
+        )
+    elif version < (0, 7):
         engine["search_strategy"] = False
     return engine

@@ -310,3 +310,36 @@ def test_a_model_of_the_hub_needs_no_organisation(tmp_path: Any, monkeypatch: py
     assert load(raw).workflow.input_model.model_path == "gpt2"
     (tmp_path / "gpt2").mkdir()
     assert load(raw).workflow.input_model.model_path == str(tmp_path / "gpt2")
+
+
+@pytest.mark.parametrize("release", ["0.5.2", "0.6.0", "0.6.2", "0.10"])
+def test_a_data_config_in_place_of_its_name_gets_one(release: str) -> None:
+    place = {"name": "made up", "type": "DummyDataContainer"}
+    metric = {"name": "n", "type": "latency", "sub_types": [{"name": "avg"}], "data_config": place}
+    passes = {"p": {"type": "OnnxStaticQuantization", "config": {"data_config": place}}}
+    workflow = load(BASE | {"evaluators": {"e": {"metrics": [metric]}}, "passes": passes}, dialect=release).workflow
+    names = {each.name for each in workflow.data_configs}
+    assert workflow.single_pass("p").params["data_config"] in names
+    assert workflow.evaluators["e"].metrics[0].params["data_config"] in names
+
+
+def test_a_name_that_no_data_config_may_have_is_changed_everywhere() -> None:
+    passes = {"p": {"type": "OnnxStaticQuantization", "config": {"data_config": "wiki text.2"}}}
+    loaded = load(
+        BASE | {"data_configs": {"wiki text.2": {"name": "w", "type": "DummyDataContainer"}}, "passes": passes}
+    )
+    assert loaded.workflow.data_configs[0].name == loaded.workflow.single_pass("p").params["data_config"]
+    assert "wiki_text_2" in str(loaded.notes)
+
+
+def test_the_path_of_a_pass_is_its_last_name() -> None:
+    loaded = load(BASE | {"passes": {"p": {"type": "olive.passes.onnx.conversion.OnnxConversion", "config": {}}}})
+    assert loaded.workflow.single_pass("p").type == "OnnxConversion"
+
+
+def test_very_many_notes_of_one_kind_are_told_by_their_number() -> None:
+    strange = {f"strange_{n}": n for n in range(500)}
+    loaded = load(BASE | {"passes": {"p": {"type": "KQuant", "config": strange}}})
+    assert len(loaded.notes) < 60
+    assert "450 more keys" in str(loaded.notes[-1])
+    assert set(loaded.workflow.single_pass("p").params) == set(strange)

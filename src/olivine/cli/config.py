@@ -83,7 +83,7 @@ def report_on(file: str, overrides: list[str], dialect: str | None, *, plan: boo
     """
     from olivine.config import load
     from olivine.config.availability import unavailable
-    from olivine.errors import EXIT_INVALID, EXIT_OK, EXIT_UNAVAILABLE, ConfigError
+    from olivine.errors import EXIT_INVALID, EXIT_OK, EXIT_UNAVAILABLE, ConfigError, UnavailableError
 
     report: dict[str, Any] = {
         "file": file, "status": "", "exit": EXIT_OK, "dialect": None, "evidence": None,
@@ -97,6 +97,11 @@ def report_on(file: str, overrides: list[str], dialect: str | None, *, plan: boo
             "dialect": error.dialect,
             "evidence": error.evidence,
             "errors": [_problem(each) for each in error.problems],
+        }
+    except UnavailableError as error:
+        report |= {
+            "exit": EXIT_UNAVAILABLE,
+            "unavailable": [{**_problem(each), "kind": "file", "name": Path(file).name} for each in error.problems],
         }
     else:
         found = unavailable(loaded.workflow)
@@ -225,6 +230,8 @@ def _show(arguments: argparse.Namespace) -> int:
     if not arguments.all:
         empty = {path for path, value in leaves(plain) if value in (None, [], {}) and found[path].kind is Kind.DEFAULT}
         plain = _without(plain, empty)
+        # An object of nothing but empty defaults is a value of its own now.
+        found = {path: found.get(path) or origin_of(loaded, path) for path, _ in leaves(plain)}
     if arguments.json:
         values = [
             {

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from olivine.config import dialects
+from olivine.config.foreign import refuse_foreign
 from olivine.config.notes import Note
 from olivine.config.overrides import apply_overrides
 from olivine.config.parsing import KeyPath, lines_of, read
@@ -129,6 +130,7 @@ def load(
 
     Raises:
         ConfigError: with every problem that was found.
+        UnavailableError: it is no workflow, but lists passes of a vendor's compiler.
     """
     if isinstance(source, Mapping):
         raw, text, file = copy.deepcopy(dict(source)), None, None
@@ -145,6 +147,7 @@ def load(
             where=Location(name),
             remedy="see docs/getting-started.md for a first one",
         )  # fmt: skip
+    refuse_foreign(raw, Places(name, text, raw, {}).locate_original)
     overridden = apply_overrides(raw, overrides)
     _refuse_secrets(raw, Places(name, text, raw, {}, overridden))
     found = dialects.detect(raw) if dialect is None else dialects.Detected(dialects.named(dialect), "--dialect")

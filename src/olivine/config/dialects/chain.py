@@ -6,12 +6,17 @@ newer than its dialect; one that came with the canonical form is for all.
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib import import_module
 from typing import Any
 
 from olivine.config.dialects.document import Break, Document, Section, origins, unwrap, wrap
 from olivine.config.dialects.releases import CANONICAL, age
 from olivine.config.dialects.translation import Translated
+from olivine.config.notes import Note
+
+MOST_ALIKE = 50
+"""Notes that say the same of keys of one object; who has more has made them by a program."""
 
 CHAIN: tuple[tuple[str, str], ...] = (
     (CANONICAL, "nested_objects"),
@@ -22,6 +27,7 @@ CHAIN: tuple[tuple[str, str], ...] = (
     ("0.5", "model_loading_args"),
     ("0.5.1", "accelerator_objects"),
     ("0.6", "data_config_list"),
+    (CANONICAL, "data_in_place"),
     ("0.6.2", "data_components"),
     ("0.7", "data_root"),
     ("0.7", "text_generation"),
@@ -56,4 +62,23 @@ def translate(raw: dict[str, Any], dialect: str) -> Translated:
         if age(dialect) < age(release):
             found: Break = import_module(f"olivine.config.dialects.{module}").translate
             found(document)
-    return Translated({**unwrap(document.root), "version": 1}, origins(document.root), document.notes, document.faults)
+    return Translated(
+        {**unwrap(document.root), "version": 1}, origins(document.root), _bounded(document.notes), document.faults
+    )
+
+
+def _bounded(notes: list[Note]) -> list[Note]:
+    """Return the notes; of very many that say the same of keys of one object, the first and how many more there are."""
+    alike = Counter((note.path.rpartition(".")[0], note.text) for note in notes)
+    if not any(count > MOST_ALIKE for count in alike.values()):
+        return notes
+    kept: list[Note] = []
+    seen: Counter[tuple[str, str]] = Counter()
+    for note in notes:
+        about = (note.path.rpartition(".")[0], note.text)
+        seen[about] += 1
+        if seen[about] <= MOST_ALIKE:
+            kept.append(note)
+        elif seen[about] == alike[about]:
+            kept.append(Note(about[0] or note.path, f"{alike[about] - MOST_ALIKE} more keys: {note.text}"))
+    return kept

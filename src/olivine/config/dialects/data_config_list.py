@@ -1,13 +1,13 @@
 """0.6: ``data_configs`` became a list, and a model brought no data set of its own any more.
 
 In the object that it was, the key is the name that passes and metrics refer to, whatever ``name`` says. The data set
-in ``hf_config.dataset`` was used by every metric that named no data. Passes took a whole data config in place of a
-name.
+in ``hf_config.dataset`` was used by every metric that named no data.
 """
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from olivine.config.dialects.document import Document, Entries, Section
 
@@ -16,7 +16,7 @@ OF_THE_MODEL = "__input_model_data_config__"
 
 
 def translate(document: Document) -> None:
-    """Make a list, with the data of the model and those inside of passes at its end."""
+    """Make a list, with the data of the model at its end."""
     root = document.root
     old = root.get("data_configs")
     if isinstance(old, Section):
@@ -24,14 +24,30 @@ def translate(document: Document) -> None:
         for key, value in old.items():
             origin = old.origins.get(key)
             if isinstance(value, Section):
-                if value.get("name") != key:
-                    value.put("name", key, origin)
+                name = re.sub(r"[^A-Za-z0-9_-]", "_", key)
+                if name != key:
+                    document.note(old.at(key), f"is called {name} now")
+                    refer(root, key, name)
+                if value.get("name") != name:
+                    value.put("name", name, origin)
                 listed.add(value, origin)
             else:
                 document.fault(old.at(key), f"`{key}` must be an object")
         root.put("data_configs", listed, root.origins.get("data_configs"))
     _dataset_of_the_model(document)
-    _inside_passes(document)
+
+
+def refer(value: Any, old: str, new: str) -> None:
+    """Let what refers to a data config refer to its new name."""
+    if isinstance(value, Section):
+        for key, item in value.items():
+            if key.endswith("data_config") and item == old:
+                value[key] = new
+            else:
+                refer(item, old, new)
+    elif isinstance(value, Entries):
+        for item in value:
+            refer(item, old, new)
 
 
 def _listed(document: Document) -> Entries:
@@ -68,23 +84,3 @@ def _dataset_of_the_model(document: Document) -> None:
 def _has_data(metric: Section) -> bool:
     user = metric.section("user_config")
     return any(user.get(key) is not None for key in ("dataloader_func", "data_dir", "evaluate_func", "input_names"))
-
-
-def _inside_passes(document: Document) -> None:
-    """Move data configs that stand in place of a name into the list."""
-    owners = [(name, each) for name, each in document.passes()]
-    for name, evaluator in document.root.section("evaluators").items():
-        metrics = evaluator.get("metrics") if isinstance(evaluator, Section) else None
-        for index, metric in enumerate(metrics if isinstance(metrics, Entries) else ()):
-            if isinstance(metric, Section):
-                owners.append((f"{name}_{metric.get('name') or index}", metric))
-    for name, owner in owners:
-        for key, value in list(owner.items()):
-            if key.endswith("data_config") and isinstance(value, Section):
-                made = re.sub(r"\W", "_", str(value.get("name") or f"{name}_{key}"), flags=re.ASCII)
-                taken = {each.get("name") for each in _listed(document) if isinstance(each, Section)}
-                while made in taken:
-                    made += "_"
-                value.put("name", made, value.origins.get("name") or value.origin)
-                _listed(document).add(value, owner.origins.get(key))
-                owner.put(key, made, owner.origins.get(key))

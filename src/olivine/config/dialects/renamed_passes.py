@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from olivine.config.dialects.document import Document, Section
 from olivine.passes import known
+from olivine.passes.registry import find
 
 FLOAT16, FLOAT = 10, 1
 """ONNX's numbers of the types between which OnnxIOFloat16ToFloat32 converted."""
@@ -24,6 +25,10 @@ def translate(document: Document) -> None:
     """Rename every pass, and the parameters that changed with its name."""
     for _, each in document.passes():
         kind = each.get("type")
+        if isinstance(kind, str) and "." in kind and not find(kind):
+            # Olive cut the path of a module to its last name.
+            kind = kind.rpartition(".")[2]
+            each.put("type", kind, each.origins.get("type"))
         found = known.find(kind) if isinstance(kind, str) else None
         if found is None:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from olivine.config.dialects.data_config_list import refer
 from olivine.config.dialects.document import Document, Entries, Section
 
 OWN = frozenset({"name", "type", "params_config", "components", "user_script", "script_dir"})
@@ -23,7 +24,7 @@ def translate(document: Document) -> None:
             _add(root, name, each, at)
         return
     value.fill("name", "data_config")
-    _refer(root, str(value["name"]))
+    refer(root, "data_config", str(value["name"]))
     _add(root, str(value["name"]), value, origin)
 
 
@@ -39,16 +40,3 @@ def _add(root: Section, name: str, value: Section, origin: object) -> None:
         data = Section(root.at("data_config"))
         root.put("data_configs", data)
     data.put(name, value, at)
-
-
-def _refer(value: object, name: str) -> None:
-    """Let what refers to the section by its key refer to it by its name."""
-    if isinstance(value, Section):
-        for key, item in value.items():
-            if key.endswith("data_config") and item == "data_config":
-                value[key] = name
-            else:
-                _refer(item, name)
-    elif isinstance(value, Entries):
-        for item in value:
-            _refer(item, name)
