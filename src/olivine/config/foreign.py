@@ -1,4 +1,4 @@
-"""JSON files that lie beside workflows, and are something else: told by what they are, not by the keys that they lack."""
+"""JSON files that lie beside workflows and are something else: told by what they are, not by the keys they lack."""
 
 from __future__ import annotations
 
