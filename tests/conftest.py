@@ -1,8 +1,10 @@
-"""Real parts, small: a pico Phi-3 checkpoint with a byte-level BPE tokenizer, built once a session."""
+"""Real parts, small: a pico Phi-3 checkpoint, built once a session; and disks that are full or read-only."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,35 @@ def build_pico_phi3(
 def pico_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Phi-3 checkpoint: hidden size 64, 2 layers, vocabulary 400. Read only: copy it before changing it."""
     return build_pico_phi3(tmp_path_factory.mktemp("pico") / "phi3-pico")
+
+
+def mount(*arguments: str) -> None:
+    """Mount something, or skip the test where that is not permitted."""
+    done = subprocess.run(["mount", *arguments], capture_output=True, text=True) if os.name == "posix" else None
+    if done is None or done.returncode != 0:
+        pytest.skip("mounting is not permitted here")
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", "size=1m", "none", str(folder))
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
+    """Make a folder read-only, for root too, until the test ends."""
+    mounted: list[Path] = []
+
+    def make_read_only(folder: Path) -> None:
+        mount("--bind", str(folder), str(folder))
+        mounted.append(folder)
+        mount("-o", "remount,bind,ro", str(folder))
+
+    yield make_read_only
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

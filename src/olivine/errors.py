@@ -7,7 +7,8 @@ Every error a user can cause carries four things: *what* is wrong, *where* (file
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -77,6 +78,14 @@ class OlivineError(Exception):
             problems = Problem(problems, where, why, remedy)
         self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def placed(self, where: Location | None) -> Self:
+        """Add ``where`` to those problems that do not say a place themselves, and return this error."""
+        self.problems = tuple(
+            problem if problem.where is not None else replace(problem, where=where) for problem in self.problems
+        )
+        self.args = ("\n".join(str(problem) for problem in self.problems),)
+        return self
 
 
 class ConfigError(OlivineError):

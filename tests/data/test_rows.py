@@ -278,7 +278,7 @@ def test_a_split_that_cannot_be_read_is_an_error(write: Write, split: str) -> No
     with pytest.raises(DataError):
         read_rows(config)
     (problem,) = find_problems(config)
-    assert problem.what.startswith("split: ")
+    assert problem.where == Location(path="split")
 
 
 def test_per_cent_are_rounded_as_in_datasets() -> None:
@@ -496,7 +496,7 @@ def test_problems_of_config_and_files_are_found_together(tmp_path: Path) -> None
     assert {problem.where.path for problem in problems if problem.where} == {
         "data_configs.d.stride",
         "data_configs.d.max_seq_len",
-        "data_configs.d",
+        "data_configs.d.data_files",
     }
 
 

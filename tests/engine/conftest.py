@@ -82,7 +82,7 @@ class Project:
     def __init__(self, folder: Path, model: Path, plugin: Path) -> None:
         self.folder = folder
         self.model = model
-        self.environment = os.environ | {"PYTHONPATH": str(plugin)}
+        self.environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(plugin), *sys.path])}
         self.output = folder / "models"
         self.cache = folder / ".olivine-cache"
         self.journal = folder / "journal.txt"

@@ -1,8 +1,7 @@
-"""Stores in temporary folders, other processes that use them, and disks that are full or read-only."""
+"""Stores in temporary folders, and other processes that use them."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -52,35 +51,3 @@ def spawn() -> Iterator[Spawn]:
     for process in started:
         process.kill()
         process.communicate()
-
-
-def mount(*arguments: str) -> None:
-    """Mount something, or skip the test where that is not permitted."""
-    done = subprocess.run(["mount", *arguments], capture_output=True, text=True) if os.name == "posix" else None
-    if done is None or done.returncode != 0:
-        pytest.skip("mounting is not permitted here")
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    mount("-t", "tmpfs", "-o", "size=1m", "none", str(folder))
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-@pytest.fixture
-def read_only(tmp_path: Path) -> Iterator[Callable[[Path], None]]:
-    """Make a folder read-only, for root too, until the test ends."""
-    mounted: list[Path] = []
-
-    def make_read_only(folder: Path) -> None:
-        mount("--bind", str(folder), str(folder))
-        mounted.append(folder)
-        mount("-o", "remount,bind,ro", str(folder))
-
-    yield make_read_only
-    for folder in mounted:
-        subprocess.run(["umount", "-l", str(folder)], check=True)

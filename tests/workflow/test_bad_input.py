@@ -35,7 +35,7 @@ def test_invalid_json_names_the_line(project) -> None:
         ("engine.host", "nowhere", ["nowhere"]),
         ("engine.outptu_dir", "x", ["outptu_dir", "output_dir"]),
         ("input_model.model_path", "./bass", ["bass", "input_model.model_path"]),
-        ("data_configs.0.data_files", "trian.jsonl", ["trian.jsonl", "train.jsonl"]),
+        ("data_configs.0.data_files", "trian.jsonl", ["trian.jsonl", "train.jsonl", "data_configs.0.data_files"]),
         ("data_configs.0.text_template", "{phrase} {tune}", ["tune", "tone"]),
         ("data_configs.0.max_seq_len", 4096, ["4096", "512", "data_configs.0.max_seq_len"]),
         ("data_configs.0.strategy", "join-sliding-window", ["stride"]),
@@ -127,7 +127,9 @@ def test_a_hub_that_cannot_be_reached_is_said(project, changed) -> None:
         HF_HOME=str(project.folder / "hub"),
     )
     assert done.returncode == 3, done.stderr
-    assert "nobody/no-such-model" in done.stderr
+    said = " ".join(done.stderr.split())
+    assert "input_model.model_path: nobody/no-such-model" in said
+    assert "hub cannot be reached" in said
     assert "Traceback" not in done.stderr
 
 

@@ -127,7 +127,7 @@ def read(file: Path) -> tuple[Any, str]:
                 remedy="give the configuration, not the data or the model",
             )
     except FileNotFoundError:
-        near = sorted(each.name for each in file.parent.glob("*") if each.suffix in (".json", ".yaml", ".yml"))[:6]
+        near = sorted(each.name for each in file.parent.glob("[!.]*") if each.suffix in (".json", ".yaml", ".yml"))[:6]
         raise ConfigError(
             f"there is no configuration {file}",
             remedy=f"in that folder there is {', '.join(near)}" if near else "check the path",

@@ -371,7 +371,8 @@ def _load_from_hub(config: DataConfig) -> Any:
     except (DatasetsError, ValueError, RuntimeError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise DataError(
-            f"data_name: the hub data set {name} cannot be read: {reason}",
+            f"the hub data set {name} cannot be read: {reason}",
+            where=Location(path="data_name"),
             remedy="check subset, split and data_files against the data set's page",
         ) from error
 
@@ -396,6 +397,7 @@ def _check_hub(config: DataConfig) -> None:
 def _unreachable(name: str, why: str) -> UnavailableError:
     return UnavailableError(
         f"the data set {name} is not on this machine, and the hub does not give it out",
+        where=Location(path="data_name"),
         why=why,
         remedy="check the name and the network, log in if it is gated, or use local files: data_files: train.jsonl",
     )

@@ -14,10 +14,11 @@ from typing import Literal
 
 from olivine.config.schema import DataConfig
 from olivine.data.formats import FORMATS, SUFFIXES, format_of
-from olivine.errors import DataError, Problem
+from olivine.errors import DataError, Location, Problem
 
 _SPLIT = re.compile(r"(?P<name>\w+(?:[.-]\w+)*)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_IN_FILES, _IN_NAME, _IN_SPLIT = (Location(path=key) for key in ("data_files", "data_name", "split"))
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -83,14 +84,15 @@ def parse_split(split: str) -> Slice:
     match = _SPLIT.fullmatch(split.replace(" ", ""))
     if match is None:
         raise DataError(
-            f"split: {split!r} is no split",
+            f"{split!r} is no split",
+            where=_IN_SPLIT,
             remedy="write the split's name and, if you like, a slice: train[:70%], train[100:]",
         )
     bounds = (match["start"], match["stop"])
     percent = any(bound is not None and bound.endswith("%") for bound in bounds)
     start, stop = (None if bound is None else int(bound.rstrip("%")) for bound in bounds)
     if percent and any(bound is not None and abs(bound) > 100 for bound in (start, stop)):
-        raise DataError(f"split: {split!r} asks for more than 100 %")
+        raise DataError(f"{split!r} asks for more than 100 %", where=_IN_SPLIT)
     return Slice(match["name"], start, stop, percent)
 
 
@@ -112,12 +114,13 @@ def find_source(config: DataConfig) -> Source:
             remedy=f"put it into data_files: {name}",
         )
     if folder.is_absolute() or name.startswith((".", "~")) or not _HUB_ID.fullmatch(name):
-        raise DataError(f"data_name: there is no folder {name}", remedy=_nearest_remedy(folder))
+        raise DataError(f"there is no folder {name}", where=_IN_NAME, remedy=_nearest_remedy(folder))
     close = difflib.get_close_matches(name.lower(), [*FORMATS, *(suffix[1:] for suffix in SUFFIXES)], 1, 0.6)
     if close and "/" not in name:
         known = close[0] if close[0] in FORMATS else SUFFIXES["." + close[0]]
         raise DataError(
-            f"data_name: there is no format {name!r}; the formats are {', '.join(FORMATS)}",
+            f"there is no format {name!r}; the formats are {', '.join(FORMATS)}",
+            where=_IN_NAME,
             remedy=f"did you mean {known!r}? It may be left out: the suffix tells it",
         )
     return Source("hub")
@@ -184,22 +187,23 @@ def _files(config: DataConfig) -> Source:
 
 def _match(pattern: str) -> list[Path] | Problem:
     if "://" in pattern:
-        return Problem(f"data_files: {pattern} is not on this machine", remedy="download it first")
+        return Problem(f"{pattern} is not on this machine", _IN_FILES, remedy="download it first")
     path = Path(pattern).expanduser()
     if path.is_file():
         return [path]
     if path.is_dir():
         suffix = next((file.suffix for file in sorted(path.iterdir()) if format_of(file)), ".jsonl")
         return Problem(
-            f"data_files: {pattern} is a folder",
+            f"{pattern} is a folder",
+            _IN_FILES,
             remedy=f"name its files, e.g. {path / ('*' + suffix)}"
             + ("; a data set saved there goes into data_name" if _is_saved(path) else ""),
         )
     if _MAGIC.search(pattern):
         matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
         files = [match for match in matches if match.is_file()]
-        return files or Problem(f"data_files: no file matches {pattern}", remedy=_nearest_remedy(path))
-    return Problem(f"data_files: there is no file {pattern}", remedy=_nearest_remedy(path))
+        return files or Problem(f"no file matches {pattern}", _IN_FILES, remedy=_nearest_remedy(path))
+    return Problem(f"there is no file {pattern}", _IN_FILES, remedy=_nearest_remedy(path))
 
 
 def _nearest_remedy(path: Path) -> str:
@@ -227,7 +231,8 @@ def _saved(folder: Path, config: DataConfig) -> Source:
     """Find the Arrow files of a data set saved by ``datasets``: ``state.json`` lists them, a folder for each split."""
     if not _is_saved(folder):
         raise DataError(
-            f"data_name: {folder} is no data set that datasets' save_to_disk wrote",
+            f"{folder} is no data set that datasets' save_to_disk wrote",
+            where=_IN_NAME,
             why="its state.json or dataset_dict.json is missing",
             remedy=f"name the files instead: data_files: {folder / '*.jsonl'}",
         )
@@ -239,7 +244,8 @@ def _saved(folder: Path, config: DataConfig) -> Source:
             if split.name not in splits:
                 close = nearest(split.name, splits)
                 raise DataError(
-                    f"split: {folder} has no split {split.name!r}; it has {', '.join(splits)}",
+                    f"{folder} has no split {split.name!r}; it has {', '.join(splits)}",
+                    where=_IN_SPLIT,
                     remedy=f"did you mean {close!r}?" if close else "",
                 )
             folder = folder / split.name
@@ -248,8 +254,10 @@ def _saved(folder: Path, config: DataConfig) -> Source:
         state = json.loads((folder / "state.json").read_text("utf-8"))
         files = [folder / entry["filename"] for entry in state["_data_files"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"data_name: the data set in {folder} is damaged: {error}", remedy="save it again") from error
+        raise DataError(
+            f"the data set in {folder} is damaged: {error}", where=_IN_NAME, remedy="save it again"
+        ) from error
     missing = [file for file in files if not file.is_file()]
     if missing:
-        raise DataError(f"data_name: the data set in {folder} is not whole: {missing[0].name} is missing")
+        raise DataError(f"the data set in {folder} is not whole: {missing[0].name} is missing", where=_IN_NAME)
     return Source("saved", tuple((file, "arrow") for file in files), tuple(notes))

@@ -90,7 +90,10 @@ class _Run:
         try:
             for planned in self.plan.steps:
                 self.current = planned.name
-                self.do(planned)
+                try:
+                    self.do(planned)
+                except OlivineError as error:
+                    raise error.placed(planned.where) from None
             self.current = ""
             result = self.publish()
         except KeyboardInterrupt:
@@ -179,19 +182,7 @@ class _Run:
             return self.runner.run(request, report, fresh=fresh)
         except StepError as error:
             self.emit("step-failed", planned.name, reason=str(error), log=str(self.log))
-            raise self.placed(error, planned) from None
-
-    def placed(self, error: StepError, planned: PlannedStep) -> StepError:
-        """Add where in the configuration the failed Step is, to problems that do not say a place themselves."""
-        from dataclasses import replace
-
-        problems = [
-            problem if problem.where is not None else replace(problem, where=planned.where)
-            for problem in error.problems
-        ]
-        placed = StepError(problems, traceback=error.traceback)
-        placed.exit_code = error.exit_code
-        return placed
+            raise
 
     def done(self, planned: PlannedStep, artifact: Artifact, *, cached: bool) -> None:
         """Record a Step's result."""
@@ -229,7 +220,10 @@ class _Run:
                 from olivine.models.hub import fetch
 
                 self.emit("note", text=f"downloading {source.hub}")
-                self.fetched[source.hub] = fetch(source.hub, source.revision)
+                try:
+                    self.fetched[source.hub] = fetch(source.hub, source.revision)
+                except OlivineError as error:
+                    raise error.placed(source.where) from None
             found = self.fetched[source.hub]
         return found / source.subfolder if source.subfolder else found
 
@@ -257,7 +251,10 @@ class _Run:
             goals=goals,
             search=self.search,
         )
-        changed = publish_final(self.plan, result, final, self.artifacts, self.input_model())
+        try:
+            changed = publish_final(self.plan, result, final, self.artifacts, self.input_model())
+        except OlivineError as error:
+            raise error.placed(self.plan.output_where) from None
         self.emit("published", output_dir=str(self.plan.output_dir), changed=changed)
         return result
 

@@ -44,6 +44,8 @@ class Source:
     subfolder: str = ""
     identity: str = ""
     """What goes into the digest of a Step that consumes it."""
+    where: Location | None = None
+    """The place of a model of the hub in the configuration."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class Plan:
         output_dir: where the result goes.
         trust_remote_code: whether code that comes with the model may run.
         layout: the release of Olive whose output folder is wanted (``olive-0.6``), if any.
+        output_where: the place of ``output_dir`` in the configuration.
     """
 
     workflow: Workflow
@@ -111,6 +114,7 @@ class Plan:
     file: Path | None
     trust_remote_code: bool = False
     layout: str | None = None
+    output_where: Location | None = None
 
     @property
     def passes(self) -> tuple[PlannedStep, ...]:
@@ -218,6 +222,7 @@ class _Planner:
             dialect=self.loaded.dialect,
             file=self.loaded.file,
             trust_remote_code=self.trust,
+            output_where=self.loaded.locate("engine.output_dir"),
         )
 
     # The input model ------------------------------------------------------------------------------------------------
@@ -228,12 +233,12 @@ class _Planner:
         from olivine.models.hub import locate
 
         given = self.workflow.input_model
-        where = self.loaded.locate("input_model.model_path")
+        path = "input_model.model_path"
         unknown = Source(identity="unknown"), ModelFacts(Format.HF), None
         try:
             located = locate(given.model_path, given.load_kwargs.revision)
         except OlivineError as error:
-            self._error(error, where)
+            self._error(error, path)
             return unknown
         if located.path is None:
             revision = located.revision or given.load_kwargs.revision or "main"
@@ -242,11 +247,12 @@ class _Planner:
             )
             self.notes.append(f"{given.model_path} ({revision}) {absent}: it will be downloaded first")
             identity = f"hub:{given.model_path}@{revision}"
-            return Source(hub=given.model_path, revision=revision, identity=identity), ModelFacts(Format.HF), None
+            source = Source(hub=given.model_path, revision=revision, identity=identity, where=self.loaded.locate(path))
+            return source, ModelFacts(Format.HF), None
         try:
             checkpoint = read_checkpoint(located.path)
         except OlivineError as error:
-            self._error(error, where)
+            self._error(error, path)
             return unknown
         if located.revision:
             identity = f"hub:{given.model_path}@{located.revision}"
@@ -373,7 +379,7 @@ class _Planner:
         try:
             found = find_problems(config)
         except OlivineError as error:
-            self._error(error, self.loaded.locate(f"data_configs.{config.name}"))
+            self._error(error, f"data_configs.{config.name}")
             return
         for problem in found:
             self._problem(self._placed(problem, f"data_configs.{config.name}"))
@@ -404,7 +410,7 @@ class _Planner:
             self.surveys[config.name] = survey(config)
             found = identity(config, self.store.digest_file, self.store.digest_tree)
         except OlivineError as error:
-            self._error(error, self.loaded.locate(f"data_configs.{config.name}"))
+            self._error(error, f"data_configs.{config.name}")
         self.identities[config.name] = found
         return found
 
@@ -660,6 +666,16 @@ class _Planner:
             problem = check_writable(path)
             if problem is not None:
                 self._problem(replace(problem, where=self.loaded.locate(key)))
+        model = Path(self.workflow.input_model.model_path)
+        if model.is_dir() and output_dir.is_dir() and output_dir.samefile(model):
+            self._problem(
+                Problem(
+                    f"{output_dir} is the folder of the input model",
+                    self.loaded.locate("engine.output_dir"),
+                    "the result would lie between its files",
+                    "choose another folder",
+                )
+            )
 
     def _placed(self, problem: Problem, path: str) -> Problem:
         """Put a key's place in the configuration in front; a place in a data file stays as it is."""
@@ -672,14 +688,13 @@ class _Planner:
         if problem not in self.problems:
             self.problems.append(problem)
 
-    def _error(self, error: OlivineError, where: Location) -> None:
+    def _error(self, error: OlivineError, path: str) -> None:
         """Keep an error's problems, adding where in the configuration it belongs if it does not say a place itself."""
         into = self.unavailable if isinstance(error, UnavailableError) else self.problems
         for problem in error.problems:
-            if problem.where is None or not str(problem.where):
-                problem = replace(problem, where=where)
-            if problem not in into:
-                into.append(problem)
+            placed = self._placed(problem, path)
+            if placed not in into:
+                into.append(placed)
 
 
 def data_references(params: Params) -> dict[str, str]:

@@ -52,7 +52,9 @@ def store_error(
     verb: str = "written",
 ) -> StoreError:
     """Return the error to show for ``error``; see :func:`disk_errors`."""
-    place = os.fspath(error.filename) if isinstance(error.filename, str | os.PathLike) else os.fspath(path)
+    # Of two names the second is the one that was to be made: a copy's target, a link's, a renamed file's.
+    named = error.filename if error.filename2 is None else error.filename2
+    place = os.fspath(named) if isinstance(named, str | os.PathLike) else os.fspath(path)
     said = error.strerror or str(error)
     elsewhere = f"set {setting} to another place"
     if error.errno in DISK_FULL:

@@ -188,6 +188,7 @@ def test_execution_provider_that_the_builder_lacks_is_never_taken_for_cpu(provid
 
 def test_misspelled_execution_provider_gets_a_suggestion() -> None:
     assert "the nearest is CUDAExecutionProvider" in said({"precision": "int4"}, provider="CudaExecutionprovider")
+    assert "the nearest" not in said({"precision": "int4"}, provider="QNNExecutionProvider")
 
 
 @pytest.mark.parametrize(

@@ -269,11 +269,10 @@ def _check_target(params: ModelBuilderParams, target: Accelerator) -> list[Probl
     known = facts.execution_providers if facts is not None else tuple(VALID)
     if provider is None or provider not in known:
         names = sorted({name for name, short in PROVIDERS.items() if short in known})
-        by_folded = {name.lower(): name for name in names}
-        near = [
-            by_folded[each]
-            for each in difflib.get_close_matches(target.execution_provider.lower(), by_folded, n=1, cutoff=0.85)
-        ]
+        # All end alike, so only what stands before that tells which one was meant.
+        by_folded = {name.lower().removesuffix("executionprovider"): name for name in names}
+        given = target.execution_provider.lower().removesuffix("executionprovider")
+        near = [by_folded[each] for each in difflib.get_close_matches(given, by_folded, n=1, cutoff=0.6)]
         return [
             Problem(
                 f"the model builder cannot build for {target.execution_provider or 'a target without a provider'}",
