@@ -67,6 +67,11 @@ def test_each_is_found_with_its_path_and_a_remedy(sections: dict[str, Any], path
     assert found[0].remedy
 
 
+def test_a_type_that_is_not_filled_in_is_only_that() -> None:
+    found = findings(systems={"here": {"type": "{SYSTEM}"}})
+    assert [(each.kind, each.path) for each in found] == [("placeholder", "systems.here.type")]
+
+
 def test_what_nothing_refers_to_is_not_asked_for() -> None:
     assert findings(
         systems={"here": {}, "cloud": {"type": "AzureML"}},

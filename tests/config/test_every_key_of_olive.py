@@ -343,3 +343,18 @@ def test_very_many_notes_of_one_kind_are_told_by_their_number() -> None:
     assert len(loaded.notes) < 60
     assert "450 more keys" in str(loaded.notes[-1])
     assert set(loaded.workflow.single_pass("p").params) == set(strange)
+
+
+def test_what_has_no_effect_is_said_even_if_it_follows_from_the_rest() -> None:
+    model = {"type": "PyTorchModel", "config": {"hf_config": {"model_name": "org/m", "task": "text-generation"}}}
+    prepared = {"text_cols": ["a"], "source_max_len": 8, "corpus_strategy": "join", "use_attention_mask": False,
+                "pad_to_max_len": True, "model_name": "org/other", "processing_batch_size": 4}  # fmt: skip
+    params = {"data_name": "x", "component_kwargs": {"pre_process_data": prepared}}
+    data = {"train": {"name": "another", "type": "HuggingfaceContainer", "params_config": params}}
+    systems = {"s": {"type": "LocalSystem", "config": {"accelerators": ["cpu"]}}}
+    engine = {"execution_providers": ["CPUExecutionProvider", "CUDAExecutionProvider"], "host": "s"}
+    loaded = load({"input_model": model, "data_configs": data, "systems": systems, "engine": engine})
+    told = {note.path.rpartition(".")[2] for note in loaded.notes}
+    assert told == {
+        "use_attention_mask", "pad_to_max_len", "model_name", "processing_batch_size", "name", "execution_providers",
+    }  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from olivine.config.placeholders import find_placeholders
+from olivine.config.placeholders import find_placeholders, is_placeholder
 from olivine.config.schema import DataConfig, Evaluator, InputModel, MetricConfig, PassConfig, System, Workflow
 from olivine.errors import Problem, UnavailableError
 
@@ -117,7 +117,7 @@ def _systems(workflow: Workflow) -> Iterator[Finding]:
     asked = {engine.host, engine.target, workflow.workflow_host}
     asked |= {config.host for _, config in _each_pass(workflow)}
     for name, system in workflow.systems.items():
-        if name in asked and system.type != "LocalSystem":
+        if name in asked and system.type != "LocalSystem" and not is_placeholder(system.type):
             yield _system(name, system)
     if workflow.workflow_host is not None:
         yield Finding(

@@ -34,6 +34,7 @@ FITS = {
 def translate(document: Document) -> None:
     """Make every accelerator an object, and give it the execution providers of the engine that fit."""
     root = document.root
+    path = root.section("engine").at("execution_providers")
     providers, at = root.section("engine").take("execution_providers")
     listed = providers if isinstance(providers, list) else [providers] if providers else []
     systems = [each for each in root.section("systems").values() if isinstance(each, Section)]
@@ -49,6 +50,19 @@ def translate(document: Document) -> None:
             system.put("accelerators", _objects(accelerators, listed, system, at), system.origins.get("accelerators"))
     if listed and not systems:
         _local_system(document, listed, at)
+    elif listed:
+        used = {str(each) for system in systems for each in _providers(system)}
+        for each in listed:
+            if str(each) not in used:
+                document.note(path, f"{each} has no effect: no system has a processor for it")
+
+
+def _providers(system: Section) -> list[Any]:
+    """Return the execution providers of all accelerators of a system."""
+    accelerators = system.get("accelerators")
+    objects = [each for each in accelerators if isinstance(each, Section)] if isinstance(accelerators, list) else []
+    found = [each.get("execution_providers") for each in objects]
+    return [name for each in found for name in (each if isinstance(each, list) else [each])]
 
 
 def _rename_device(system: Section) -> None:

@@ -28,6 +28,8 @@ def translate(document: Document) -> None:
                 if name != key:
                     document.note(old.at(key), f"is called {name} now")
                     refer(root, key, name)
+                if value.get("name") not in (None, key, name):
+                    document.note(value.at("name"), f"has no effect: what refers to it calls it {key}")
                 if value.get("name") != name:
                     value.put("name", name, origin)
                 listed.add(value, origin)

@@ -220,18 +220,18 @@ def _text(document: Document, config: Section) -> None:
             origin = process.take(key)[1]
             if value is not None or key == "joiner":
                 config.put(key, value, origin)
+        elif value is None:
+            process.take(key)
         elif key in PREPARING_WITHOUT_EFFECT:
-            if key in ("model_name", "task", "use_attention_mask", "processing_batch_size", "kwargs"):
-                process.take(key)  # what follows from the rest needs no words
-            else:
-                document.without_effect(process, key, PREPARING_WITHOUT_EFFECT[key])
-        elif value is not None:
+            document.without_effect(process, key, PREPARING_WITHOUT_EFFECT[key])
+        else:
             document.fault(process.at(key), f"`{key}` is not a key of the preparation of text",
                            remedy=suggestion(key, sorted(PREPARING | {"type"})))  # fmt: skip
     config.take("pre_process_data_config")
     strategy = str(config.get("strategy") or "join")
     if strategy.startswith("join"):
-        if "pad_to_max_len" in config:
-            config.take("pad_to_max_len")  # joined sequences are full
+        if config.get("pad_to_max_len"):
+            document.without_effect(config, "pad_to_max_len", "joined sequences are full")
+        config.take("pad_to_max_len")
     else:
         config.fill("pad_to_max_len", True)
