@@ -358,3 +358,23 @@ def test_what_has_no_effect_is_said_even_if_it_follows_from_the_rest() -> None:
     assert told == {
         "use_attention_mask", "pad_to_max_len", "model_name", "processing_batch_size", "name", "execution_providers",
     }  # fmt: skip
+
+
+def test_the_name_of_the_output_is_kept_for_the_old_layout() -> None:
+    named = load(BASE | {"engine": {"output_name": "tuned"}})
+    assert named.workflow.engine.output_name == "tuned"
+    assert "--layout" in str(named.notes)
+    by_pass = load(BASE | {"passes": {"p": {"type": "OnnxConversion", "output_name": "last"}}, "engine": {}})
+    assert by_pass.workflow.engine.output_name == "last"
+
+
+def test_what_belongs_to_a_value_has_no_effect_beside_the_values() -> None:
+    metric = {
+        "name": "n",
+        "type": "size_on_disk",
+        "sub_types": [{"name": "bytes"}],
+        "priority": 1,
+        "goal": {"type": "x"},
+    }
+    loaded = load(BASE | {"evaluators": {"e": {"metrics": [metric]}}})
+    assert {note.path.rpartition(".")[2] for note in loaded.notes} == {"priority", "goal"}

@@ -53,6 +53,15 @@ def test_a_change_of_layout_leaves_nothing_of_the_old_one(project) -> None:
     assert project.times_run() == 1
 
 
+def test_the_name_of_the_output_goes_before_the_device(project) -> None:
+    project.write(first={"mark": "a"})
+    done = project.olivine("run", "workflow.json", "--layout", "olive-0.6", "--set", "engine.output_name=tuned")
+    assert done.returncode == 0, done.stderr
+    for name in ("tuned_cpu-cpu_model/mark.txt", "tuned_cpu-cpu_model.json"):
+        assert (project.output / "first" / name).is_file(), name
+    assert (project.output / "tuned_cpu-cpu_footprints.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("given", "meant"),
     [("olive-0.6.2", "olive-0.6"), ("0.7.1", "olive-0.7"), ("olive-0.9.1", "olive-0.8"), ("0.13.0", "olive-0.10")],

@@ -597,6 +597,8 @@ class Engine(Node):
     """The Store. Runs may share one."""
     output_dir: str = "models"
     """Where the final model is put."""
+    output_name: str | None = None
+    """What ``--layout olive-0.6`` puts before the names of files: ``NAME_gpu-cuda_model``."""
     packaging_config: list[Packaging] | None = None
     """How the final model is packed beside."""
     plot_pareto_frontier: bool = False

@@ -115,7 +115,7 @@ def _target(plan: Plan) -> Accelerator:
 
 
 def _prefix(plan: Plan) -> str:
-    name = getattr(plan.workflow.engine, "output_name", None)
+    name = plan.workflow.engine.output_name
     accelerator = accelerator_name(_target(plan))
     return f"{name}_{accelerator}" if name else accelerator
 

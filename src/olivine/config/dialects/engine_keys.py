@@ -15,7 +15,6 @@ WITHOUT_EFFECT: dict[str, tuple[Any, str]] = {
     "cloud_cache_config": (None, "runs share results by having one cache_dir"),
     "account_name": (None, "runs share results by having one cache_dir"),
     "container_name": (None, "runs share results by having one cache_dir"),
-    "output_name": (None, "files in the output folder have their plain names"),
     "no_artifacts": (False, "the record of a run is always written"),
     "log_to_file": (False, "the log of a run is always in a file"),
     "ort_log_severity_level": (3, "log_severity_level is for all libraries"),
@@ -46,6 +45,8 @@ def translate(document: Document) -> None:
         value, origin = engine.take("azureml_client_config")
         root.put("azureml_client", value, origin)
     document.without_effect(engine, "azureml_client_config", "azureml_client is given")
+    if engine.get("output_name") is not None:
+        document.note(engine.at("output_name"), "is for --layout olive-0.6; else names in the output folder are plain")
     engine.fill("output_dir", ".")
     _output_file(document, engine)
 

@@ -65,6 +65,8 @@ def _metric(document: Document, metric: Section) -> None:
         metric.take(key)
     _user_config(document, metric)
     _old_sub_type(metric)
+    for key in ("priority", "priority_rank", "higher_is_better", "goal", "metric_config"):
+        document.without_effect(metric, key, "it belongs to a value in sub_types, and Olive took no notice of it here")
     values = metric.get("sub_types")
     if isinstance(values, Section):  # one in place of a list
         listed = Entries(values.origin)
@@ -99,6 +101,8 @@ def _user_config(document: Document, metric: Section) -> None:
             user.take(key)
         elif key == "data_config" and metric.get("data_config") is None:
             user.move(key, metric)
+        elif key == "dataloader_func_kwargs":
+            document.without_effect(user, key, "Olive has func_kwargs here, and took no notice of it")
         elif key not in USER_CONFIG:
             document.fault(
                 user.at(key), f"`{key}` is not a key of user_config", remedy=suggestion(key, sorted(USER_CONFIG))
@@ -127,6 +131,7 @@ def _value(document: Document, value: Section, kind: str, backend: str) -> None:
         value.take(key)
     if value.get("priority") == -1:
         value.take("priority")  # none
+    document.without_effect(value, "priority_rank", "Olive reads priority here, and took no notice of it")
     if value.get("metric_config") == {}:
         value.take("metric_config")
     name = value.get("name")

@@ -27,6 +27,7 @@ def translate(document: Document) -> None:
             passes.put(name, value[0], value.origins[0])
         elif isinstance(value, Entries) and not value:
             document.without_effect(passes, name, "it lists no alternatives")
+    _name_of_the_last(document)
     for _, each in document.passes():
         for key, why in WITHOUT_EFFECT.items():
             if each.get(key) is not None and each[key] is not False:
@@ -36,6 +37,14 @@ def translate(document: Document) -> None:
         kind = each.get("type")
         if isinstance(kind, str):
             _parameters(document, each, kind)
+
+
+def _name_of_the_last(document: Document) -> None:
+    """The last pass's ``output_name`` is that of the final model, where the engine has none."""
+    engine = document.root.section("engine")
+    passes = list(document.passes())
+    if passes and engine.get("output_name") is None and isinstance(document.root.get("engine"), Section):
+        passes[-1][1].move("output_name", engine)
 
 
 def _parameters(document: Document, each: Section, kind: str) -> None:
