@@ -68,7 +68,16 @@ def run(
     made, store = prepare(
         config, overrides=overrides, dialect=dialect, trust_remote_code=trust_remote_code, layout=layout
     )
-    return run_plan(made, store, on_event or (lambda event: None))
+    return execute(made, store, on_event or (lambda event: None))
+
+
+def execute(plan: Plan, store: Store, sink: Callable[[Event], None]) -> Result:
+    """Run a plan, or the search that it begins."""
+    if plan.search is None:
+        return run_plan(plan, store, sink)
+    from olivine.search.study import run_study
+
+    return run_study(plan, store, sink)
 
 
 P = ParamSpec("P")
@@ -111,4 +120,8 @@ def prepare(
     loaded = load(source, overrides=overrides, dialect=dialect)
     refuse_unavailable(loaded)
     store = Store(Path(loaded.workflow.engine.cache_dir))
+    if loaded.workflow.engine.search_strategy:
+        from olivine.search.planning import plan_search
+
+        return replace(plan_search(loaded, store, trust_remote_code=trust_remote_code), layout=layout), store
     return replace(make_plan(loaded, store, trust_remote_code=trust_remote_code), layout=layout), store

@@ -55,7 +55,6 @@ def test_what_runs_has_no_findings() -> None:
          "DummyDataContainer"),
         ({"data_configs": [{"name": "train", "data_name": "x", "pre_process_data": {"type": "own"}}]},
          "data_configs.train.pre_process_data", "data", "own"),
-        ({"engine": {"search_strategy": {"sampler": "tpe"}}}, "engine.search_strategy", "search", "search_strategy"),
         ({"engine": {"packaging_config": [{"type": "Zipfile"}]}}, "engine.packaging_config.0", "packaging", "Zipfile"),
         ({"builds": {"one": {"output_dir": "x"}}}, "builds", "engine", "builds"),
         ({"input_model": {"model_path": "<path>"}}, "input_model.model_path", "placeholder", "<path>"),

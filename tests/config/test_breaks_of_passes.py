@@ -168,7 +168,7 @@ def test_the_search_algorithm_is_the_sampler() -> None:
             }
         }
     }
-    expected = {"execution_order": "joint", "sampler": "tpe", "max_samples": 3, "seed": 0}
+    expected = {"execution_order": "joint", "sampler": "tpe", "max_samples": 3, "seed": 0, "include_pass_params": True}
     assert after(raw, "search_algorithm", "search_strategy")["engine"]["search_strategy"] == expected
 
 
@@ -179,13 +179,14 @@ def test_a_sampler_of_old_releases_tried_one_point_unless_told() -> None:
 
 def test_exhaustive_is_sequential() -> None:
     raw = {"engine": {"search_strategy": {"execution_order": "joint", "search_algorithm": "exhaustive"}}}
-    expected = {"execution_order": "joint", "sampler": "sequential"}
+    expected = {"execution_order": "joint", "sampler": "sequential", "include_pass_params": True}
     assert after(raw, "search_algorithm", "search_strategy")["engine"]["search_strategy"] == expected
 
 
 def test_a_search_that_is_true_is_joint_and_sequential() -> None:
     document = broken({"engine": {"search_strategy": True}}, "search_strategy")
-    assert document.root["engine"]["search_strategy"] == {"execution_order": "joint", "sampler": "sequential"}
+    expected = {"execution_order": "joint", "sampler": "sequential", "include_pass_params": True}
+    assert document.root["engine"]["search_strategy"] == expected
     assert "engine.search_strategy" in notes(document)
 
 

@@ -81,7 +81,7 @@ def test_a_mistake_in_an_alternative_is_told_once_and_in_its_place() -> None:
         ),
         (
             {"engine": {"search_strategy": {"sampler": "tpee"}}},
-            "engine.search_strategy.sampler: `sampler` is 'tpee', a text; it must be sequential or random or tpe. "
+            "engine.search_strategy.sampler: `sampler` is 'tpee', a text; it must be sequential or random or tpe or nsga2. "
             "Did you mean tpe?",
         ),
         ({"pass_flows": [["nobody"]]}, "'nobody' is not one of the passes"),
@@ -97,7 +97,7 @@ def metric(**keys: Any) -> dict[str, Any]:
 
 def test_a_metric_that_is_only_known_is_kept_and_named() -> None:
     goal = {"type": "percent-min-improvement", "value": 20}
-    sections = metric(type="custom", sub_types=[{"name": "avg", "priority": 1, "goal": goal}])
+    sections = metric(type="torch_metrics", sub_types=[{"name": "avg", "priority": 1, "goal": goal}])
     assert found(**sections) == {"evaluators.e.metrics.0": "metric"}
     values = load(BASE | sections).workflow.evaluators["e"].metrics[0].sub_types
     assert values is not None

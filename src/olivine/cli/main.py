@@ -33,6 +33,7 @@ VERBS: dict[str, str] = {
     "cache": "list, explain, verify, and collect what earlier runs made",
     "passes": "list the passes, or show one with all its parameters",
     "config": "check configurations, upgrade old ones, show what they mean",
+    "study": "look into searches: the front, the pick and why, every trial",
     "doctor": "look for what may keep Olivine from working here",
 }
 HIDDEN = ("worker",)

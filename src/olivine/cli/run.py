@@ -69,9 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         arguments.show_data = 0
         return plan_verb.run(arguments)
-    from olivine.api import prepare
+    from olivine.api import execute, prepare
     from olivine.cli.view import make_view
-    from olivine.engine import run_plan
 
     plan, store = prepare(
         config_of(arguments),
@@ -81,5 +80,5 @@ def run(arguments: argparse.Namespace) -> int:
         layout=arguments.layout,
     )
     with make_view(plan, as_json=arguments.json, stream=sys.stdout) as view:
-        result = run_plan(plan, store, view)
+        result = execute(plan, store, view)
     return result.exit_code

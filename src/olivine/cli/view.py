@@ -44,6 +44,8 @@ def make_view(plan: Plan, *, as_json: bool, stream: TextIO) -> View:
     """Return the view that fits where the output goes."""
     if as_json:
         return JsonView(stream)
+    if plan.search is not None:
+        return StudyView(stream)
     if stream.isatty():
         from olivine.cli.live import LiveView
 
@@ -107,6 +109,59 @@ class PlainView(View):
         if event.event == "run-done":
             return "\n".join(["", *closing(data)])
         return None
+
+
+class StudyView(View):
+    """A search: a line for each candidate when it has ended, and the outcome."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._names: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        """Print what the event is worth."""
+        for line in self._lines(event):
+            print(line, file=self._stream, flush=True)
+
+    def _lines(self, event: Event) -> list[str]:
+        from olivine.cli.study import described, summary
+
+        data = event.data
+        if event.event == "study-started":
+            self._names = [each["name"] for each in data["objectives"]]
+            over = ", ".join(each["name"] for each in data["dimensions"]) or "nothing"
+            points = f"{data['points']} points" if data["points"] is not None else "a space without end"
+            known = f", {data['resumed']} candidates known from before" if data["resumed"] else ""
+            return [f"{data['file'] or 'workflow'}: study {data['study'][:8]}, {points} over {over}{known}"]
+        if event.event == "trial-started":
+            return [f"candidate {data['number']}: {described(data['point'])}"]
+        if event.event == "step-waiting":
+            return [f"      {event.step}: another run (process {data['pid']}) is making this now; waiting for it"]
+        if event.event == "trial-done":
+            return [f"      {self._ending(data)}"]
+        if event.event == "study-done":
+            return ["", *summary(data)]
+        if event.event == "run-failed":
+            return [f"      log: {data['log']}"]
+        if event.event == "run-done":
+            return ["", *closing(data)]
+        return []
+
+    def _ending(self, data: dict[str, Any]) -> str:
+        trial = data["trial"]
+        head = f"candidate {data['number']}: " if data["known"] else ""
+        shown = ", ".join(
+            f"{name} {number(value)}"
+            for name, value in zip(self._names, trial["values"], strict=False)
+            if value is not None
+        )
+        if trial["state"] == "complete":
+            missed = [Verdict.from_json(each) for each in trial["verdicts"] if not each["met"]]
+            text = shown + "".join(f"; {sentence(each)}" for each in missed)
+        else:
+            text = f"{trial['state']}: {' '.join(trial['reason'].split())}"
+        known = ", known from before" if data["known"] else ""
+        return f"{head}{text} ({duration(trial['seconds'])}{known})"
 
 
 class Eta:

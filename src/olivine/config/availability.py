@@ -170,23 +170,24 @@ def _passes(workflow: Workflow) -> Iterator[Finding]:
                 found.why if found is not None else "",
                 found.instead if found is not None else "",
             )
+    if workflow.engine.search_strategy:
+        return
     for name, value in workflow.passes.items():
         if isinstance(value, list):
             yield Finding(
                 f"passes.{name}",
                 "search",
                 name,
-                "alternatives for a pass are not available yet",
-                "only a search can choose among them",
-                "give the one that is wanted",
+                "there are alternatives for a pass, and no search that chooses among them",
+                remedy="set engine.search_strategy, or give the one that is wanted",
             )
     if workflow.pass_flows is not None:
         yield Finding(
             "pass_flows",
             "search",
             "pass_flows",
-            "several chains of passes in one configuration are not available yet",
-            remedy="give each a configuration of its own",
+            "there are several chains of passes, and no search that chooses among them",
+            remedy="set engine.search_strategy, or give each a configuration of its own",
         )
     yield from _searched(workflow)
 
@@ -203,8 +204,8 @@ def _searched(workflow: Workflow) -> Iterator[Finding]:
                 f"{path}.{key}",
                 "search",
                 key,
-                f"{key} has choices in place of a value, and a search is not available yet",
-                remedy=f"give {key} one value",
+                f"{key} has choices in place of a value, and no search is asked for",
+                remedy=f"set engine.search_strategy, or give {key} one value",
             )
 
 
@@ -314,14 +315,6 @@ def _data_config(config: DataConfig, path: str) -> Iterator[Finding]:
 
 def _engine(workflow: Workflow) -> Iterator[Finding]:
     engine = workflow.engine
-    if engine.search_strategy:
-        yield Finding(
-            "engine.search_strategy",
-            "search",
-            "search_strategy",
-            "a search is not available yet",
-            remedy="set search_strategy: false, and give every parameter one value",
-        )
     for index, packaging in enumerate(engine.packaging_config or []):
         yield Finding(
             f"engine.packaging_config.{index}",

@@ -410,8 +410,8 @@ class Build(Node):
 class PassConfig(Node):
     """One pass: its type, and its parameters beside it. In memory the parameters are gathered in ``params``.
 
-    For a search, a parameter may have a list of choices, ``SEARCHABLE_VALUES`` (the pass's own choices), or
-    ``DEFAULT_VALUE`` in place of a value.
+    For a search, a parameter may have a list of choices, a range (``{low: 4, high: 64}``, with ``step`` or ``log``),
+    ``SEARCHABLE_VALUES`` (the pass's own choices), or ``DEFAULT_VALUE`` in place of a value.
     """
 
     type: str
@@ -420,6 +420,8 @@ class PassConfig(Node):
     """System to run on, if not the engine's."""
     evaluator: str | None = None
     """Evaluator for this pass's result, beside the engine's for the last."""
+    optional: bool | None = None
+    """``true``: a search also tries to leave this pass out."""
     disable_search: bool | None = None
     """``true``: a search leaves this pass's parameters at what they are here."""
     params: dict[str, Any] = Field(default_factory=dict)
@@ -428,7 +430,7 @@ class PassConfig(Node):
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, value: Any) -> Any:
-        return gather(value, {"type", "host", "evaluator", "disable_search"})
+        return gather(value, {"type", "host", "evaluator", "disable_search", "optional"})
 
 
 GoalType = Literal[
@@ -516,12 +518,13 @@ class Evaluator(Node):
 
 
 class SearchStrategy(Node):
-    """How the space of parameters and alternative passes is searched; not available yet."""
+    """How the space of parameters and alternative passes is searched, and how long."""
 
     execution_order: Literal["joint", "pass-by-pass"] = "joint"
     """``joint``: points of the whole space. ``pass-by-pass``: the best of one pass goes into the next."""
-    sampler: Literal["sequential", "random", "tpe"] = "sequential"
-    """``sequential``: every point in order. ``random``. ``tpe``: towards what was good so far."""
+    sampler: Literal["sequential", "random", "tpe", "nsga2"] = "sequential"
+    """``sequential``: every point in order. ``random``. ``tpe``: towards what was good so far. ``nsga2``: crosses good
+    ones, for several values at once."""
     max_samples: int | None = Field(default=None, ge=1)
     """Points to try; default: all."""
     seed: int = 1
@@ -540,8 +543,12 @@ class SearchStrategy(Node):
     """``joint``: points to try at most."""
     max_time: int | None = Field(default=None, ge=1)
     """``joint``: seconds to search at most."""
-    include_pass_params: bool = True
-    """Whether parameters that are not given are searched over the pass's own choices."""
+    include_pass_params: bool = False
+    """Whether parameters that are not given are searched over the pass's own choices, as releases of Olive do."""
+    candidate_timeout: int | None = Field(default=None, ge=1)
+    """Seconds after which a candidate is given up as hanging; default: ten times the longest so far, at least 600."""
+    workers: int = Field(default=1, ge=1)
+    """Candidates that are made at the same time, as far as memory goes. More than one only where nothing is timed."""
 
 
 PackagingType = Literal["Zipfile", "Dockerfile", "AzureMLModels", "AzureMLData", "AzureMLDeployment"]
@@ -625,9 +632,9 @@ class Workflow(Node):
     systems: dict[str, System] = Field(default_factory=dict)
     """Places to run on or to ship to, by name."""
     passes: dict[str, PassConfig | list[PassConfig]] = Field(default_factory=dict)
-    """Passes in the order they run. A list of passes are alternatives for a search; not available yet."""
+    """Passes in the order they run. A list of passes are alternatives for a search."""
     pass_flows: list[list[str]] | None = None
-    """Several chains of passes, by name, each run from the input model; not available yet."""
+    """Several chains of passes, by name, each run from the input model; a search chooses."""
     evaluators: dict[str, Evaluator] = Field(default_factory=dict)
     """Sets of metrics, by name."""
     engine: Engine = Engine()

@@ -25,7 +25,14 @@ RunnerFactory = Callable[[Path, bool], Runner]
 """Makes a runner, given the file for its log and whether workers may see the hub token."""
 
 
-def run_plan(plan: Plan, store: Store, sink: EventSink, *, make_runner: RunnerFactory | None = None) -> Result:
+def run_plan(
+    plan: Plan,
+    store: Store,
+    sink: EventSink,
+    *,
+    make_runner: RunnerFactory | None = None,
+    search: dict[str, Any] | None = None,
+) -> Result:
     """Run ``plan`` and return the result.
 
     Every Step appears in the Store whole or not at all; a run that is killed goes on where it was when it is started
@@ -36,22 +43,30 @@ def run_plan(plan: Plan, store: Store, sink: EventSink, *, make_runner: RunnerFa
         store: where results are looked up and kept.
         sink: receives every event, in this thread.
         make_runner: how workers are started; the default runs them on this machine.
+        search: what the search found that chose this plan, for the papers.
 
     Raises:
         OlivineError: a Step failed, or its result could not be written. Nothing that existed is lost.
         KeyboardInterrupt: the user stopped it; workers have been ended.
     """
-    run_dir = plan.cache_dir / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-    return _Run(plan, store, sink, run_dir, make_runner or _local_runner).run()
+    run = Run(plan, store, sink, new_run_dir(plan), make_runner or local_runner)
+    run.search = search
+    return run.run()
 
 
-def _local_runner(log: Path, give_token: bool) -> Runner:
+def new_run_dir(plan: Plan) -> Path:
+    """Return the folder for the log and the events of a run that begins now."""
+    return plan.cache_dir / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+
+
+def local_runner(log: Path, give_token: bool) -> Runner:
+    """Return a runner whose workers run on this machine."""
     from olivine.systems.local import LocalRunner
 
     return LocalRunner(log, give_token=give_token)
 
 
-class _Run:
+class Run:
     """One run of a plan: its events, its log, and the artifacts made so far."""
 
     def __init__(self, plan: Plan, store: Store, sink: EventSink, run_dir: Path, make_runner: RunnerFactory) -> None:
@@ -262,6 +277,33 @@ class _Run:
         """Return what an evaluation that was done has measured."""
         return dict(self.artifacts[evaluation.digest].manifest.metrics)
 
+    def baselines(self, final: PlannedStep) -> dict[str, dict[str, Any]]:
+        """Return what was measured on the models that goals may compare with: by pass, and ``input``."""
+        names = {EVALUATE_INPUT: INPUT}
+        return {
+            names.get(step.name, step.name.removeprefix("evaluate ")): self.measured(step)
+            for step in self.plan.steps
+            if step.step.type == "evaluate" and step is not final and step.digest in self.artifacts
+        }
+
+    def assemble(self, planned: PlannedStep, metrics: dict[str, Any], parts: list[PlannedStep]) -> None:
+        """Put the result of an evaluation into the Store that was made in parts."""
+        made = [self.artifacts[part.digest].manifest for part in parts]
+        with self.store.lock(planned.digest), self.store.stage(planned.digest) as staging:
+            text = json.dumps(metrics, indent=2, ensure_ascii=False)
+            (staging.path / "metrics.json").write_text(text + "\n", encoding="utf-8")
+            artifact = staging.commit(
+                format=str(planned.produces),
+                step=planned.step.model_dump(mode="json") | {"name": planned.name},
+                inputs=dict(planned.step.inputs),
+                metrics=metrics,
+                attributes={},
+                history=[],
+                seconds=sum(each.seconds for each in made),
+                peak_memory=max(each.peak_memory_bytes for each in made),
+            )
+        self.artifacts[planned.digest] = artifact
+
     def judge(self) -> tuple[Verdict, ...]:
         """Return the verdict on each goal; what hangs on chance is measured once more."""
         name = self.plan.workflow.engine.evaluator
@@ -269,13 +311,7 @@ class _Run:
         final = self.plan.evaluation("final") or self.plan.evaluation("input")
         if not wanted or final is None:
             return ()
-        baselines = {
-            step.name.removeprefix("evaluate "): self.measured(step)
-            for step in self.plan.steps
-            if step.step.type == "evaluate" and step is not final
-        }
-        if EVALUATE_INPUT.removeprefix("evaluate ") in baselines:
-            baselines[INPUT] = baselines.pop(EVALUATE_INPUT.removeprefix("evaluate "))
+        baselines = self.baselines(final)
         measured = self.measured(final)
         verdicts = judge(wanted, measured, baselines)
         indexes = to_measure_again(wanted, verdicts)

@@ -55,7 +55,7 @@ class Verdict:
         name: the value (``speed.ttft_ms``).
         goal: the goal in words (``at most 300``, ``no more than 0.01 below the input model's 0.93``).
         measured: the value, the mean if it was measured again; ``None`` if it was not measured.
-        needed: the bound on it, worked out.
+        needed: the bound on it, worked out; ``None`` if what it compares with was not measured.
         baseline: the value of the model it compares with.
         met: whether it is met.
         missed_by: distance to the bound, 0 if met; ``None`` if it was not measured.
@@ -66,7 +66,7 @@ class Verdict:
     name: str
     goal: str
     measured: float | None
-    needed: float
+    needed: float | None
     baseline: float | None
     met: bool
     missed_by: float | None
@@ -76,7 +76,7 @@ class Verdict:
     @property
     def violation(self) -> float:
         """How far it is from being met, as a share of the bound; not positive if it is met. For samplers and ranks."""
-        if self.measured is None or self.missed_by is None:
+        if self.measured is None or self.missed_by is None or self.needed is None:
             return 1e6
         return self.missed_by / max(abs(self.needed), 1e-9) if not self.met else 0.0
 
@@ -173,7 +173,7 @@ def _verdict(
     attempts = tuple(each for each in (first, second) if each is not None)
     if against is not None and baseline is None:
         # The plan refuses what can never be compared; this is a baseline that was measured and is no number.
-        return Verdict(wanted.name, words(wanted, None), first, math.nan, None, False, None, False, attempts)
+        return Verdict(wanted.name, words(wanted, None), first, None, None, False, None, False, attempts)
     needed = bound(wanted, baseline)
     text = words(wanted, baseline)
     if first is None or any(math.isnan(each) for each in attempts):

@@ -179,6 +179,7 @@ class Pass(ABC, Generic[ParamsT]):
         requires: packages it needs to run.
         shaped_by: distributions whose version changes the result; their versions are part of the cache key.
         own_base: the artifact carries its own base checkpoint in ``base/`` (only for ``produces = peft``).
+        searchable: choices of its own for ``SEARCHABLE_VALUES``, by parameter.
         made_for_target: the result depends on the target's execution provider, so it is part of the cache key.
     """
 
@@ -193,6 +194,7 @@ class Pass(ABC, Generic[ParamsT]):
     shaped_by: ClassVar[tuple[str, ...]] = ()
     own_base: ClassVar[bool] = False
     made_for_target: ClassVar[bool] = False
+    searchable: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     @classmethod
     def resolve(cls, params: ParamsT, context: PlanContext) -> tuple[ParamsT, list[str]]:

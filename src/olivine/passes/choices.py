@@ -48,8 +48,19 @@ def searched_parameters(
     ]
 
 
+def is_range(value: Any) -> bool:
+    """Return whether a value is a range to search: ``{low: 4, high: 64}``, with ``step`` or ``log`` if wanted."""
+    return (
+        isinstance(value, dict)
+        and {"low", "high"} <= set(value) <= {"low", "high", "step", "log"}
+        and all(isinstance(value.get(key, 0), int | float) for key in ("low", "high", "step"))
+    )
+
+
 def _is_space(value: Any) -> bool:
-    return value in (SEARCHABLE_VALUES, DEFAULT_VALUE) if isinstance(value, str) else is_search_parameter(value)
+    if isinstance(value, str):
+        return value in (SEARCHABLE_VALUES, DEFAULT_VALUE)
+    return is_search_parameter(value) or is_range(value)
 
 
 def _blamed(params_type: type[BaseModel], params: Mapping[str, Any]) -> set[str]:

@@ -26,6 +26,7 @@ from olivine.planning.step import Step
 if TYPE_CHECKING:
     from olivine.config import Loaded
     from olivine.data.rows import Survey
+    from olivine.search.planning import Search
     from olivine.store import Store
 
 
@@ -101,6 +102,7 @@ class Plan:
         trust_remote_code: whether code that comes with the model may run.
         layout: the release of Olive whose output folder is wanted (``olive-0.6``), if any.
         output_where: the place of ``output_dir`` in the configuration.
+        search: the search whose first candidate this is, if one is asked for.
     """
 
     workflow: Workflow
@@ -115,6 +117,7 @@ class Plan:
     trust_remote_code: bool = False
     layout: str | None = None
     output_where: Location | None = None
+    search: Search | None = None
 
     @property
     def passes(self) -> tuple[PlannedStep, ...]:

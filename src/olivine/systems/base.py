@@ -90,6 +90,13 @@ class Runner(ABC):
             KeyboardInterrupt: passed on after the worker has been ended.
         """
 
+    def abort(self) -> None:
+        """End the Step that is running, which hangs, from another thread: :meth:`run` then raises.
+
+        A runner that cannot do that does nothing.
+        """
+        return
+
     @abstractmethod
     def close(self) -> None:
         """End whatever was started. May be called twice."""

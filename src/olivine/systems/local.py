@@ -98,6 +98,12 @@ class LocalRunner(Runner):
             self._close_pipes(self._worker)
             self._worker = None
 
+    def abort(self) -> None:
+        """See :meth:`Runner.abort`."""
+        worker = self._worker
+        if worker is not None:
+            worker.kill()
+
     def close(self) -> None:
         """See :meth:`Runner.close`."""
         worker, self._worker = self._worker, None

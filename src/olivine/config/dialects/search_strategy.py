@@ -26,6 +26,7 @@ def _strategy(document: Document, engine: Section) -> None:
         made = Section(path)
         made.put("execution_order", "joint", path)
         made.put("sampler", "sequential", path)
+        made.put("include_pass_params", True, path)
         engine.put("search_strategy", made, engine.origins.get("search_strategy"))
         document.note(path, "true is a joint search through the whole space; recent releases of Olive refuse it")
         return
@@ -42,6 +43,7 @@ def _strategy(document: Document, engine: Section) -> None:
         value.take("max_samples")  # all, which is the default
     for key in [key for key, item in value.items() if item is None]:
         value.take(key)
+    value.fill("include_pass_params", True)
     if str(value.get("execution_order", "joint")) != "joint":
         for key in ("stop_when_goals_met", "max_iter", "max_time"):
             document.without_effect(value, key, "it is for a joint search")

@@ -58,6 +58,7 @@ class AdapterPass(Pass[AdapterParamsT]):
     shaped_by: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "accelerate")
     default_optimiser_on_gpu: ClassVar[str] = "adamw_torch"
     four_bit: ClassVar[bool] = False
+    searchable: ClassVar[Mapping[str, tuple[Any, ...]]] = {"r": (16, 32, 64)}
 
     # What the plan asks -------------------------------------------------------------------------------------------
 

@@ -72,6 +72,12 @@ class Quantize(Pass[QuantizeParams]):
         Requirement("torch", "torch"),
     )
     shaped_by: ClassVar[tuple[str, ...]] = ("numba", "torch")
+    searchable: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "bits": (4, 8),
+        "group_size": (32, 64, 128),
+        "method": ("search", "k_quant", "hqq"),
+        "symmetric": (True, False),
+    }
 
     @classmethod
     def resolve(cls, params: QuantizeParams, context: PlanContext) -> tuple[QuantizeParams, list[str]]:

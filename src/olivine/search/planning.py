@@ -1,0 +1,110 @@
+"""The plan of a search: the first candidate's, with the space beside it, and what is wrong with the search itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from olivine.config.schema import SearchStrategy
+from olivine.errors import ConfigError, OlivineError, Problem
+from olivine.planning.plan import Plan, make_plan
+from olivine.search.pareto import objectives_of
+from olivine.search.space import Space, is_searched, space_of
+
+if TYPE_CHECKING:
+    from olivine.config import Loaded
+    from olivine.store import Store
+
+LOOKED_AT = 50
+"""Points that are looked at for one that can be planned."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a plan has to know for a search: the configuration with its choices, and the space that they span."""
+
+    loaded: Loaded
+    space: Space
+
+
+def plan_search(loaded: Loaded, store: Store, *, trust_remote_code: bool = False) -> Plan:
+    """Return the plan of the first candidate that can be planned, with the search in it.
+
+    Raises:
+        ConfigError: the search has nothing to go by, or a choice that is none.
+        PlanError: no candidate could run; the problems of the first.
+        UnavailableError: the same, if all that is wrong is missing here.
+    """
+    from olivine.search.study import timed_metrics
+
+    assert is_searched(loaded.workflow)
+    strategy = loaded.workflow.engine.search_strategy
+    assert isinstance(strategy, SearchStrategy)
+    evaluator = loaded.workflow.engine.evaluator
+    problems = []
+    if evaluator is None:
+        problems.append(
+            Problem(
+                "a search needs an evaluator, to tell which model is best",
+                loaded.locate("engine.search_strategy"),
+                remedy="define one under evaluators, and name it as engine.evaluator",
+            )
+        )
+    elif not objectives_of(loaded.workflow.evaluators[evaluator]):
+        problems.append(
+            Problem(
+                f"no value of the evaluator {evaluator} has a direction to search in",
+                loaded.locate(f"evaluators.{evaluator}"),
+                remedy="give a sub_type a priority and higher_is_better",
+            )
+        )
+    timed = timed_metrics(loaded)
+    if strategy.workers > 1 and timed:
+        problems.append(
+            Problem(
+                f"{', '.join(timed)} cannot be measured while other candidates run",
+                loaded.locate("engine.search_strategy.workers"),
+                remedy="set workers to 1, or leave the timings to the end",
+            )
+        )
+    if problems:
+        raise ConfigError(problems)
+    try:
+        space = space_of(loaded.workflow)
+        points = [space.first()]
+        if space.size is not None:
+            points = list(islice(space.points(), LOOKED_AT))
+        elif strategy.sampler == "sequential":
+            next(space.points())
+    except ConfigError as error:
+        raise ConfigError(
+            [
+                replace(each, where=loaded.locate(each.where.path)) if each.where and each.where.path else each
+                for each in error.problems
+            ]
+        ) from None
+    first: OlivineError | None = None
+    for point in points:
+        try:
+            plan = make_plan(
+                replace(loaded, workflow=space.at(point)), store, trust_remote_code=trust_remote_code
+            )  # fmt: skip
+        except OlivineError as error:
+            first = first or error
+        else:
+            return replace(plan, search=Search(loaded, space), notes=(*plan.notes, note(space, strategy)))
+    assert first is not None
+    raise first
+
+
+def note(space: Space, strategy: SearchStrategy) -> str:
+    """Return the search in a sentence."""
+    over = ", ".join(
+        f"{each.name} ({len(each.choices)})" if each.choices else f"{each.name} ({each.low:g} to {each.high:g})"
+        for each in space.dimensions
+    )
+    size = f"{space.size} points" if space.size is not None else "a space without end"
+    most = min((each for each in (strategy.max_samples, strategy.max_iter, space.size) if each), default=None)
+    budget = f", {most} of them at most" if most is not None and most != space.size else ""
+    return f"a {strategy.execution_order} {strategy.sampler} search over {size}{budget}: {over or 'nothing'}"

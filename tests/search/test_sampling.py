@@ -1,0 +1,129 @@
+"""Spaces and samplers: which points there are, and that those asked for come again with the same seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from olivine.config.schema import SearchStrategy, Workflow
+from olivine.errors import ConfigError
+from olivine.search.asking import asker
+from olivine.search.pareto import Objective, dominates, front
+from olivine.search.space import LEFT_OUT, Space, space_of
+
+LOSS = [Objective("loss", "loss", higher_is_better=False, priority=1)]
+
+
+def space(passes: dict[str, Any], **strategy: Any) -> Space:
+    return space_of(
+        Workflow.model_validate(
+            {
+                "input_model": {"model_path": "org/model"},
+                "passes": passes,
+                "engine": {"search_strategy": {"sampler": "sequential"} | strategy},
+            }
+        )
+    )
+
+
+GRID = {"q": {"type": "Quantize", "bits": [4, 8], "group_size": [32, 64, 128], "method": ["rtn", "search", "hqq"]}}
+
+
+def test_lists_are_choices_and_lists_that_are_values_are_not() -> None:
+    found = space({"q": {"type": "Quantize", "bits": [4, 8], "modules_to_exclude": ["*.a", "*.b"]}})
+    assert [each.name for each in found.dimensions] == ["q.bits"]
+    assert found.at({"q.bits": 8}).single_pass("q").params == {"bits": 8, "modules_to_exclude": ["*.a", "*.b"]}
+
+
+def test_ranges_choices_of_the_pass_and_defaults() -> None:
+    found = space(
+        {
+            "lora": {
+                "type": "LoRA",
+                "r": {"low": 4, "high": 64, "log": True},
+                "alpha": {"low": 8, "high": 16, "step": 4},
+            },
+            "q": {"type": "Quantize", "bits": "SEARCHABLE_VALUES", "group_size": "DEFAULT_VALUE"},
+        }
+    )
+    assert [each.as_json() for each in found.dimensions] == [
+        {"name": "lora.r", "low": 4, "high": 64, "log": True},
+        {"name": "lora.alpha", "choices": [8, 12, 16]},
+        {"name": "q.bits", "choices": [4, 8]},
+    ]
+    assert found.size is None
+    assert "group_size" not in found.at(found.first()).single_pass("q").params
+    with pytest.raises(ConfigError, match=r"range of lora.r cannot be gone through in order"):
+        next(found.points())
+
+
+def test_parameters_that_are_not_given_are_searched_only_if_asked_for() -> None:
+    assert space({"lora": {"type": "LoRA"}}).dimensions == ()
+    assert [each.name for each in space({"lora": {"type": "LoRA"}}, include_pass_params=True).dimensions] == ["lora.r"]
+
+
+def test_alternatives_and_optional_passes_have_parameters_of_their_own() -> None:
+    found = space(
+        {
+            "tune": [{"type": "LoRA", "r": [4, 8]}, {"type": "DoRA", "alpha": [1, 2, 3]}],
+            "q": {"type": "Quantize", "optional": True, "bits": [4, 8]},
+        }
+    )
+    points = list(found.points())
+    assert found.size == len(points) == (2 + 3) * (2 + 1)
+    assert {"tune": "DoRA", "tune.1.alpha": 3, "q": LEFT_OUT} in points
+    assert list(found.at({"tune": "DoRA", "tune.1.alpha": 3, "q": LEFT_OUT}).passes) == ["tune"]
+    chosen = found.at({"tune": "LoRA", "tune.0.r": 8, "q": "Quantize", "q.bits": 4})
+    assert (chosen.single_pass("tune").type, chosen.single_pass("tune").params["r"]) == ("LoRA", 8)
+
+
+def test_wrong_spaces_are_refused_all_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        space({"q": {"type": "Quantize", "bits": {"low": 8, "high": 4}, "lm_head_bits": "SEARCHABLE_VALUES"}})
+    assert len(caught.value.problems) == 2
+
+
+def bowl(point: dict[str, Any]) -> float:
+    return (point["q.bits"] - 4) + abs(point["q.group_size"] - 64) / 32 + (point["q.method"] != "search")
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+def test_a_sampler_asks_for_every_point_once_and_the_same_with_the_same_seed(sampler: str) -> None:
+    runs = []
+    for _ in range(2):
+        found = space(GRID)
+        asking = asker(found, SearchStrategy(sampler=sampler, seed=5), LOSS)  # type: ignore[arg-type]
+        points = []
+        while (point := asking.ask()) is not None:
+            points.append(point)
+            failed = point["q.method"] == "hqq"
+            asking.tell(point, [None if failed else bowl(point)], {"failed": 1e6 if failed else 0.0})
+        runs.append(points)
+    assert runs[0] == runs[1]
+    assert len(runs[0]) == len({str(sorted(each.items())) for each in runs[0]}) == 18
+
+
+def test_tpe_needs_fewer_than_random() -> None:
+    def asked(sampler: str, seed: int) -> int:
+        found = space(GRID | {"lora": {"type": "LoRA", "r": [2, 4, 8, 16]}})
+        asking = asker(found, SearchStrategy(sampler=sampler, seed=seed, max_samples=40), LOSS)  # type: ignore[arg-type]
+        for count in range(1, 73):
+            point = asking.ask()
+            assert point is not None
+            value = bowl(point) + abs(point["lora.r"] - 8) / 8
+            if value == 0:
+                return count
+            asking.tell(point, [value], {})
+        raise AssertionError("the best point was not asked for")
+
+    tpe, random = (sum(asked(sampler, seed) for seed in range(6)) for sampler in ("tpe", "random"))
+    assert tpe < random
+
+
+def test_the_front_is_what_nothing_dominates() -> None:
+    two = [*LOSS, Objective("size", "size", higher_is_better=False, priority=2)]
+    found = front({"a": [1, 9], "b": [2, 5], "c": [2, 6], "d": [3, 5], "e": [1, 9]}, two)
+    assert found == ["a", "e", "b"]
+    assert dominates([1, 1], [1, 2], two)
+    assert not dominates([1, 1], [1, 1], two)
