@@ -357,6 +357,7 @@ def test_what_has_no_effect_is_said_even_if_it_follows_from_the_rest() -> None:
     told = {note.path.rpartition(".")[2] for note in loaded.notes}
     assert told == {
         "use_attention_mask", "pad_to_max_len", "model_name", "processing_batch_size", "name", "execution_providers",
+        "train",
     }  # fmt: skip
 
 
@@ -378,3 +379,17 @@ def test_what_belongs_to_a_value_has_no_effect_beside_the_values() -> None:
     }
     loaded = load(BASE | {"evaluators": {"e": {"metrics": [metric]}}})
     assert {note.path.rpartition(".")[2] for note in loaded.notes} == {"priority", "goal"}
+
+
+def test_a_name_longer_than_a_path_may_be_is_a_name() -> None:
+    data = {"name": "d", "type": "HuggingfaceContainer", "load_dataset_config": {"data_name": "a" * 5000}}
+    assert load(BASE | {"data_configs": [data]}).workflow.data_configs[0].data_name == "a" * 5000
+
+
+@pytest.mark.parametrize("field", ["{{ model }}", "$MODEL", "$(MODEL)", "%MODEL%", "__MODEL__", "<<str: model>>"])
+def test_a_field_of_any_template_is_not_filled_in(field: str) -> None:
+    loaded = load(BASE | {"input_model": {"type": "HfModel", "model_path": field}, "output_dir": "o"})
+    assert [(each.kind, each.name) for each in unavailable(loaded.workflow) if each.kind == "placeholder"] == [
+        ("placeholder", field)
+    ]
+    assert loaded.workflow.input_model.model_path == field

@@ -1,6 +1,7 @@
 """Whatever a configuration holds, there is an answer: in time, in little memory, and never a traceback.
 
-``OLIVINE_MUTATIONS=10000`` tries that many instead of a few hundred; ``OLIVINE_SEED`` tries others.
+``OLIVINE_MUTATIONS=10000 pytest --timeout 0 tests/config/test_mutations.py`` tries that many instead of a few hundred,
+in some minutes; ``OLIVINE_SEED`` tries others.
 """
 
 from __future__ import annotations

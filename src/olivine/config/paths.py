@@ -57,7 +57,7 @@ def make_absolute(workflow: Workflow, base: Path, *, olive: bool) -> Workflow:
 
 def is_hub_id(text: str, folders: list[Path]) -> bool:
     """Return whether a model's or data set's name is a hub id: of the form ``org/name``, and no folder of that name."""
-    return bool(_HUB_ID.match(text)) and not any((folder / text).exists() for folder in folders)
+    return bool(_HUB_ID.match(text)) and not any(os.path.exists(folder / text) for folder in folders)
 
 
 def _is_model_id(model: InputModel, folders: list[Path]) -> bool:
@@ -81,7 +81,7 @@ def _data_absolute(config: DataConfig, input_path, folders: list[Path]) -> DataC
     name = config.data_name
     if name is not None and name not in FILE_FORMATS and not is_hub_id(name, folders):
         local = input_path(name)
-        if Path(local).exists() or "/" in name or name.startswith("."):
+        if os.path.exists(local) or "/" in name or name.startswith("."):
             update["data_name"] = local
     return config.model_copy(update=update) if update else config
 

@@ -16,7 +16,14 @@ from olivine.config.parsing import KeyPath
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-_FIELD = re.compile(r"<{1,2}[A-Za-z][^<>]*>{1,2}|\{{1,2}[A-Za-z_]\w*\}{1,2}|\$\{[A-Za-z_]\w*\}")
+_FIELD = re.compile(
+    r"""<{1,2}[A-Za-z][^<>]*>{1,2}                    # <model path>, <<str: model_path>>
+    | \{{1,2}\s*[A-Za-z_][\w.]*\s*\}{1,2}            # {MODEL}, {{ model }}
+    | \$\{[A-Za-z_]\w*\} | \$\([A-Za-z_]\w*\) | \$[A-Z][A-Z0-9_]+
+    | %[A-Za-z_]\w*% | __[A-Z][A-Z0-9_]*[A-Z0-9]__
+    """,
+    re.VERBOSE,
+)
 _TEMPLATES = re.compile(r"(_template|_format)$")
 """Keys whose values are templates by their nature."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from olivine.config.dialects.document import Document, Entries, Origin, Section
+from olivine.config.dialects.system_keys import ALIASES
 
 FITS = {
     "cpu": frozenset({"CPUExecutionProvider", "OpenVINOExecutionProvider", "VitisAIExecutionProvider"}),
@@ -41,6 +42,9 @@ def translate(document: Document) -> None:
     systems += [each for key in ("host", "target") if isinstance(each := root.section("engine").get(key), Section)]
     for system in systems:
         _rename_device(system)
+        alias = ALIASES.get(str(system.get("type")).lower())
+        if alias is not None and "accelerators" not in system:
+            system.put("accelerators", alias[1], system.origins.get("type"))
         accelerators = system.get("accelerators")
         if isinstance(accelerators, str):
             accelerators = [accelerators]

@@ -15,6 +15,7 @@ from olivine.config.dialects.data_parameters import (
 )
 from olivine.config.dialects.document import FILLED, Document, Entries, Section
 from olivine.config.dialects.models import task_of
+from olivine.config.parsing import KeyPath
 from olivine.config.wording import slip, suggestion
 
 CONTAINERS = {
@@ -209,6 +210,11 @@ def _files(document: Document, load: Section, key: str, value: Any, config: Sect
     return None
 
 
+def _place(config: Section) -> KeyPath:
+    """Return where a data config stands in the user's file."""
+    return config.origin if isinstance(config.origin, tuple) else config.at("name")
+
+
 def _text(document: Document, config: Section) -> None:
     process = config.section("pre_process_data_config")
     process.take("type")
@@ -230,6 +236,10 @@ def _text(document: Document, config: Section) -> None:
     config.take("pre_process_data_config")
     strategy = str(config.get("strategy") or "join")
     if strategy.startswith("join"):
+        if strategy == "join":
+            document.note(
+                _place(config), "the last, shorter block is trained on too; Olive left it out (last_block: drop)"
+            )
         if config.get("pad_to_max_len"):
             document.without_effect(config, "pad_to_max_len", "joined sequences are full")
         config.take("pad_to_max_len")
