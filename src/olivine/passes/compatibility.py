@@ -61,8 +61,8 @@ def _metrics() -> str:
     rows = [
         "## Metrics",
         "",
-        "Olive's `accuracy` with nothing but `perplexity` becomes `perplexity`, and `size_on_disk` becomes `size`; `latency`",
-        "and `throughput` are measured. The others keep their parameters under these names.",
+        "Olive's `accuracy` with nothing but `perplexity` becomes `perplexity`, and `size_on_disk` becomes `size`;",
+        "`latency` and `throughput` are measured. The others keep their parameters under these names.",
         "",
         "| metric | what | why it is not available, and what to do |",
         "|---|---|---|",
