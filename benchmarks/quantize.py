@@ -2,14 +2,17 @@
 
     python benchmarks/quantize.py cost --shape mini [--olive PEER/bin/olive] [--folder MODELS] [--only NAME ...]
     python benchmarks/quantize.py quality --model TRAINED --text TEXT [--olive PEER/bin/olive] [--only NAME ...]
+                                          [--results FILE] [--also NAME=PASSES.json ...]
 
 ``cost`` writes a random Phi-3 checkpoint of the shape (half: 0.5B weights, mini: 3.8B, large: 14B) in bfloat16, shard
 by shard, and has each way make an int4 ONNX Runtime GenAI folder of it: wall time, peak resident memory of the process
-tree, and the part of it that no file backs. ``mini`` takes 8 GB of disk, ``large`` 28 GB and twice the result.
+tree, and the part of it that no file backs; and how long it takes to read the checkpoint and to write as many bytes as
+the result. ``mini`` takes 8 GB of disk and ``large`` 30, and each result on top, which is deleted before the next.
 
 ``quality`` makes GenAI folders of a trained model in every way, and measures each on the text: perplexity, the mean
 Kullback-Leibler divergence of its next-token distribution from that of the float model (nats a token), bytes of its
-weights, tokens/s. One row per lever.
+weights, tokens/s. One row per lever. Calibrated on the first half of the text, measured on the second. ``auto`` gets as
+many bytes as another row has, all files counted. A way that failed has its reason and no figures.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -142,16 +147,27 @@ def _write_tokenizer(folder: Path, vocabulary: int) -> None:
     ).save_pretrained(folder)
 
 
-def ours(model: Path, folder: Path, passes: dict[str, Any]) -> list[str]:
-    """Return the command that makes ``folder/models`` with Olivine."""
-    config = {
+def ours(model: Path, folder: Path, passes: dict[str, Any], calibration: Path | None = None) -> list[str]:
+    """Return the command that makes ``folder/models`` with Olivine; ``calib`` names the calibration text."""
+    config: dict[str, Any] = {
         "version": 1,
         "input_model": {"model_path": str(model)},
         "passes": passes,
         "engine": {"cache_dir": "cache", "output_dir": "models"},
     }
+    if calibration:
+        config["data_configs"] = [CALIB | {"data_files": str(calibration)}]
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     return [sys.executable, "-m", "olivine", "run", "--config", "config.json"]
+
+
+CALIB: dict[str, Any] = {
+    "name": "calib",
+    "text_template": "{text}",
+    "max_samples": 32,
+    "max_seq_len": 512,
+}
+"""As many rows, as long, as Olive's Gptq gets."""
 
 
 def plain(model: Path, precision: str, *options: str) -> list[str]:
@@ -197,34 +213,49 @@ def theirs(
     return [str(olive.absolute()), "run", "--config", "config.json"]
 
 
-def ways(arguments: argparse.Namespace, model: Path, calibration: Path | None) -> Iterator[tuple[str, Any]]:
-    """Yield the name of each way and the function that gives its command for a folder."""
+def ways(arguments: argparse.Namespace, model: Path, calibration: Path | None) -> Iterator[tuple[str, Way]]:
+    """Yield the name of each way and what gives its command for a folder, given the bytes of earlier results."""
     builder = {"builder": {"type": "ModelBuilder", "precision": "int4"}}
-    for name, more in OURS.items():
-        passes = {"builder": builder["builder"] | more}
-        yield name, lambda folder, passes=passes: ours(model, folder, passes)
     for name, options in BUILDERS.items():
-        yield name, lambda folder, options=options: plain(model, *options)
-    if arguments.olive:  # as in workflow.py: the newest onnxruntime-genai that Olive 0.13 works with is 0.14.1
+        yield name, lambda folder, sizes, options=options: plain(model, *options)
+    if arguments.olive:  # the newest onnxruntime-genai that Olive 0.13 works with is 0.15.2
         for name, passes in OLIVES.items():
-            if name != "olive gptq" or calibration:
+            if "data_config" not in str(passes) or calibration:
                 yield (
                     name,
-                    lambda folder, passes=passes: theirs(arguments.olive, model, folder, passes | builder, calibration),
+                    lambda folder, sizes, passes=passes: theirs(
+                        arguments.olive, model, folder, passes | builder, calibration if "gptq" in passes else None
+                    ),
                 )
+    for name, more in OURS.items():
+        passes = {"builder": builder["builder"] | more}
+        yield name, lambda folder, sizes, passes=passes: ours(model, folder, passes)
+    for name, more in ROUNDED.items():
+        rounded = {"quantize": {"type": "Quantize", "lm_head_bits": 4} | more} | builder
+        yield name, lambda folder, sizes, passes=rounded: ours(model, folder, passes)
+    for each in arguments.also:
+        name, _, file = each.partition("=")
+        passes = json.loads(Path(file).read_text(encoding="utf-8"))
+        yield name, lambda folder, sizes, passes=passes: ours(model, folder, passes, calibration)
+    for name, beside in MIXED.items():
+        if calibration:
+            yield name, lambda folder, sizes, beside=beside: ours(model, folder, _mixed(sizes, beside), calibration)
 
 
-OURS: dict[str, dict[str, Any]] = {
-    "olivine": {},
-    "olivine asymmetric": {"int4_is_symmetric": False},
-    "olivine groups of 16": {"int4_block_size": 16},
-    "olivine groups of 128": {"int4_block_size": 128},
-    "olivine hqq": {"int4_algo_config": "hqq"},
-    "olivine embedding 8": {"embedding_bits": 8},
-    "olivine embedding, head 8": {"embedding_bits": 8, "lm_head_bits": 8},
-    "olivine embedding, head 8, groups of 16": {"embedding_bits": 8, "lm_head_bits": 8, "int4_block_size": 16},
-    "olivine int8, embedding 8": {"precision": "int8", "embedding_bits": 8},
-}
+def _mixed(sizes: Mapping[str, int], beside: str) -> dict[str, Any]:
+    """Return the passes that choose bits for no more bytes than the result called ``beside`` has, all files counted."""
+    if beside not in sizes:
+        raise Impossible(f"needs the size of {beside}: run that too")
+    own = {"type": "ModelBuilder", "precision": "auto", "max_size": sizes[beside], "calibration_data_config": "calib"}
+    return {"builder": own}
+
+
+class Impossible(Exception):
+    """Why a row cannot be measured."""
+
+
+Way = Callable[[Path, Mapping[str, int]], list[str]]
+
 BUILDERS: dict[str, list[str]] = {
     "builder": ["int4"],
     "builder rtn": ["int4", "algo_config=rtn"],
@@ -237,39 +268,130 @@ OLIVES: dict[str, dict[str, Any]] = {
     "olive k_quant": {"k_quant": {"type": "KQuant", "bits": 4, "group_size": 32}},
     "olive gptq": {"gptq": {"type": "Gptq", "bits": 4, "group_size": 32, "data_config": "calib"}},
 }
+OURS: dict[str, dict[str, Any]] = {
+    "olivine": {},
+    "olivine asymmetric": {"int4_is_symmetric": False},
+    "olivine groups of 16": {"int4_block_size": 16},
+    "olivine groups of 128": {"int4_block_size": 128},
+    "olivine hqq": {"int4_algo_config": "hqq"},
+    "olivine embedding 4": {"embedding_bits": 4},
+    "olivine float embedding": {"int4_nodes_to_exclude": ["/model/embed_tokens/Gather"]},
+    "olivine head 8": {"lm_head_bits": 8},
+    "olivine head 8, groups of 16": {"lm_head_bits": 8, "int4_block_size": 16},
+    "olivine int8": {"precision": "int8"},
+}
+"""The embedding has 8 bits where nothing else is said."""
+
+ROUNDED: dict[str, dict[str, Any]] = {
+    "olivine rtn": {"method": "rtn"},
+    "olivine rtn_half": {"method": "rtn_half"},
+    "olivine k_quant": {"method": "k_quant"},
+    "olivine k_quant asymmetric": {"method": "k_quant", "symmetric": False},
+    "olivine hqq asymmetric": {"method": "hqq", "symmetric": False},
+}
+MIXED: dict[str, str] = {
+    "olivine auto, bytes of olivine": "olivine",
+    "olivine auto, bytes of builder k_quant_mixed": "builder k_quant_mixed",
+}
 NO_MODEL = 99
 """Counts as the exit status of a run that ended with 0 and made nothing."""
 
 COST = ("olivine", "builder", "olive rtn")
 
 
+@dataclass
+class Row:
+    """What was measured of one way; what failed has the reason."""
+
+    name: str
+    failed: str = ""
+    seconds: float = 0.0
+    resident: int = 0
+    anonymous: int = 0
+    size: int = 0
+    weights: int = 0
+    perplexity: float = 0.0
+    divergence: float = 0.0
+    prefill: float = 0.0
+    decode: float = 0.0
+
+
+def _make(name: str, way: Way, root: Path, sizes: Mapping[str, int], interval: float) -> tuple[Row, Path | None]:
+    """Run one way; return what it took and the folder of its model."""
+    folder = Path(tempfile.mkdtemp(dir=root))
+    try:
+        command = way(folder, sizes)
+    except Impossible as reason:
+        return Row(name, str(reason)), None
+    figures = Figures()
+    measure(command, folder, figures, interval=interval)
+    built = next(iter(sorted((folder / "models").rglob("genai_config.json"))), None)
+    row = Row(name, "", figures.seconds[-1], figures.memory[-1], figures.anonymous[-1])
+    if figures.codes[-1] or built is None:
+        row.failed = f"exit {figures.codes[-1] or NO_MODEL}: {_last_words(folder / 'output.log')}"
+        return row, None
+    row.size = sum(file.stat().st_size for file in built.parent.iterdir())
+    row.weights = sum(file.stat().st_size for file in built.parent.glob("*.data"))
+    return row, built.parent
+
+
+def _last_words(log: Path) -> str:
+    """Return the last line of a log that says something, cut short."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower()]
+    return ((errors or lines or ["it printed nothing"])[-1])[:160].replace("|", "/")
+
+
 def cost(arguments: argparse.Namespace) -> None:
-    """Print what each way takes, and what it takes of the time of the others."""
+    """Print what each way takes, and what Olivine takes of the time and memory of the others."""
     root = Path(tempfile.mkdtemp(prefix="bench-", dir=arguments.folder))
     model = Path(arguments.folder or root) / f"checkpoint-{arguments.shape}"
     if not model.exists():
         write_checkpoint(model, arguments.shape)
-    found: dict[str, Figures] = {}
-    for name, command in ways(arguments, model, None):
+    stored = sum(file.stat().st_size for file in model.glob("*.safetensors"))
+    found: dict[str, Row] = {}
+    for name, way in ways(arguments, model, None):
         if name not in (arguments.only or COST):
             continue
         for _ in range(arguments.repeats):
-            folder = Path(tempfile.mkdtemp(dir=root))
-            figures = found.setdefault(name, Figures())
-            measure(command(folder), folder, figures, interval=0.05)
-            if not any((folder / "models").rglob("genai_config.json")):
-                figures.codes[-1] = figures.codes[-1] or NO_MODEL
-            print(f"{name}: {figures.seconds[-1]:.1f} s, {figures.memory[-1] / 1e9:.2f} GB, "
-                  f"{figures.anonymous[-1] / 1e9:.2f} GB anonymous, exit {figures.codes[-1]}", flush=True)  # fmt: skip
-            if figures.codes[-1] == 0:
-                shutil.rmtree(folder)
-    print("\n| way | wall | resident | anonymous | exit | olivine's share of its time |\n|---|---|---|---|---|---|")
-    best = min(found["olivine"].seconds) if "olivine" in found and not any(found["olivine"].codes) else None
-    for name, figures in found.items():
-        worked = not any(figures.codes)
-        share = f"{best / min(figures.seconds):.2f}" if best and worked else ""
-        print(f"| {name} | {min(figures.seconds):.1f} s | {min(figures.memory) / 1e9:.2f} GB | "
-              f"{min(figures.anonymous) / 1e9:.2f} GB | {figures.codes[-1]} | {share} |")  # fmt: skip
+            row, built = _make(name, way, root, {each.name: each.size for each in found.values()}, 0.05)
+            print(f"{name}: {row.failed or 'made'} {row.seconds:.1f} s, {row.resident / 1e9:.2f} GB, "
+                  f"{row.anonymous / 1e9:.2f} GB anonymous", flush=True)  # fmt: skip
+            if name not in found or (not row.failed and row.seconds < found[name].seconds):
+                found[name] = row
+            for made in root.iterdir() if built is not None else ():
+                shutil.rmtree(made)
+    plain_copy = _copy_seconds(model, root, found["olivine"].size) if "olivine" in found else None
+    own = found.get("olivine")
+    best = own if own is not None and not own.failed else None
+    print(f"\n{arguments.shape}: {stored / 1e9:.2f} GB of bfloat16\n\n| way | wall | resident | anonymous | result | "
+          "olivine's share of time, memory |\n|---|---|---|---|---|---|")  # fmt: skip
+    for name, row in found.items():
+        if row.failed:
+            print(f"| {name} | after {row.seconds:.1f} s: {row.failed} | {row.resident / 1e9:.2f} GB | | | none |")
+            continue
+        share = f"{best.seconds / row.seconds:.2f}, {best.resident / row.resident:.2f}" if best else ""
+        print(f"| {name} | {row.seconds:.1f} s | {row.resident / 1e9:.2f} GB | {row.anonymous / 1e9:.2f} GB | "
+              f"{row.size / 1e9:.2f} GB | {share} |")  # fmt: skip
+    if plain_copy is not None and best:
+        print(f"| reading the checkpoint and writing as many bytes as the result | {plain_copy:.1f} s | | | | "
+              f"{best.seconds / plain_copy:.1f} times as long |")  # fmt: skip
+    shutil.rmtree(root)
+
+
+def _copy_seconds(model: Path, root: Path, size: int) -> float:
+    """Return how long it takes to read the checkpoint and to write, and sync, ``size`` bytes: nothing can be faster."""
+    block = bytearray(16 << 20)
+    started = time.perf_counter()
+    for file in sorted(model.glob("*.safetensors")):
+        with open(file, "rb", buffering=0) as stream:
+            while stream.readinto(block):
+                pass
+    with open(root / "copy", "wb", buffering=0) as stream:
+        for start in range(0, size, len(block)):
+            stream.write(memoryview(block)[: min(len(block), size - start)])
+        os.fsync(stream.fileno())
+    return time.perf_counter() - started
 
 
 def quality(arguments: argparse.Namespace) -> None:
@@ -281,27 +403,50 @@ def quality(arguments: argparse.Namespace) -> None:
     lines = [line for line in text[:half].splitlines() if len(line) > 400]
     calibration.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
     chunks, expected = _reference(arguments.model, text[half:], arguments.chunks, arguments.length)
-    print("| way | perplexity | divergence | weights | prefill | decode | wall | resident |")
-    print("|---|---|---|---|---|---|---|---|")
-    zero = _score(chunks, expected, iter(expected))
-    print(f"| float (transformers) | {zero[0]:.3f} | 0 | | | | | |", flush=True)
-    for name, command in ways(arguments, arguments.model.absolute(), calibration):
-        if arguments.only and name not in arguments.only:
+    lost = _score(chunks, expected, iter(expected))[0]
+    rows = _earlier(arguments.results)
+    for name, way in ways(arguments, arguments.model.absolute(), calibration):
+        if name in rows or (arguments.only and name not in arguments.only):
             continue
-        folder = Path(tempfile.mkdtemp(dir=root))
-        figures = Figures()
-        measure(command(folder), folder, figures, interval=0.02)
-        built = next(iter(sorted((folder / "models").rglob("genai_config.json"))), None)
-        if figures.codes[-1] or built is None:
-            print(f"| {name} | failed, see {folder / 'output.log'} | | | | | | |", flush=True)
+        row, built = _make(name, way, root, {each.name: each.size for each in rows.values()}, 0.02)
+        if built is not None:
+            row.perplexity, row.divergence, row.prefill, row.decode = _measured(built, chunks, expected)
+        print(f"{name}: {row.failed or f'divergence {row.divergence:.5f}, {row.weights / 1e6:.2f} MB'}", flush=True)
+        rows[name] = row
+        if arguments.results and not row.failed:
+            with open(arguments.results, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(asdict(row)) + "\n")
+    _print_quality(rows, lost)
+    shutil.rmtree(root)
+
+
+def _print_quality(rows: Mapping[str, Row], lossless: float) -> None:
+    """Print one row per way, and how much of what the builder's rounding loses it does not lose."""
+    nearest = rows.get("builder")
+    print(
+        "\n| way | perplexity | divergence | of the builder's closed | weights | prefill | decode | wall | resident |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    print(f"| float (transformers) | {lossless:.3f} | 0 | 100 % | | | | | |")
+    for row in rows.values():
+        if row.failed:
+            print(f"| {row.name} | {row.failed} | | | | | | | |")
             continue
-        perplexity, divergence, prefill, decode = _measured(built.parent, chunks, expected)
-        size = sum(file.stat().st_size for file in built.parent.glob("*.data"))
+        closed = f"{1 - row.divergence / nearest.divergence:.0%}" if nearest and not nearest.failed else ""
         cells = [
-            f"{perplexity:.3f}", f"{divergence:.5f}", f"{size / 1e6:.2f} MB", f"{prefill:.0f} tok/s",
-            f"{decode:.0f} tok/s", f"{figures.seconds[-1]:.1f} s", f"{figures.memory[-1] / 1e9:.2f} GB",
+            f"{row.perplexity:.3f}", f"{row.divergence:.5f}", closed, f"{row.weights / 1e6:.2f} MB",
+            f"{row.prefill:.0f} tok/s", f"{row.decode:.0f} tok/s", f"{row.seconds:.1f} s",
+            f"{row.resident / 1e9:.2f} GB",
         ]  # fmt: skip
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        print(f"| {row.name} | {' | '.join(cells)} |")
+
+
+def _earlier(results: Path | None) -> dict[str, Row]:
+    """Return the rows that an earlier call has measured."""
+    if results is None or not results.exists():
+        return {}
+    rows = [Row(**json.loads(line)) for line in results.read_text(encoding="utf-8").splitlines()]
+    return {row.name: row for row in rows}
 
 
 def _reference(model: Path, text: str, count: int, length: int) -> tuple[list[list[int]], list[NDArray[np.float32]]]:
@@ -332,8 +477,6 @@ def _measured(
     folder: Path, chunks: list[list[int]], expected: list[NDArray[np.float32]]
 ) -> tuple[float, float, float, float]:
     """Return perplexity, divergence, and tokens/s of prefill and decoding of the GenAI model in ``folder``."""
-    import time
-
     from olivine.models.genai import GenaiModel
     from olivine.passes.base import Accelerator
 
@@ -367,10 +510,16 @@ def main() -> None:
         verb.add_argument("--olive", type=Path, help="the peer's command; without it Olive's rows are left out")
         verb.add_argument("--folder", type=Path, help="where checkpoints and results go; default: the system's")
         verb.add_argument("--only", nargs="+", help="names of ways")
+        verb.add_argument(
+            "--also", nargs="+", default=[], metavar="NAME=FILE", help="more ways of Olivine: passes in JSON"
+        )
         if run is cost:
             verb.add_argument("--shape", choices=SHAPES, default="half")
             verb.add_argument("--repeats", type=int, default=1)
         else:
+            verb.add_argument(
+                "--results", type=Path, help="keeps rows from call to call; those that are there are not run"
+            )
             verb.add_argument("--model", type=Path, required=True)
             verb.add_argument("--text", type=Path, required=True)
             verb.add_argument("--chunks", type=int, default=40)

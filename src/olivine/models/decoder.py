@@ -24,6 +24,7 @@ _VECTOR = re.compile(
     r"model\.layers\.\d+\.(?:\w*norm|self_attn\.\w+|mlp\.\w+)\.(?:weight|bias)"
     r"|model\.norm\.(?:weight|bias)|lm_head\.bias"
 )
+_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 _UNUSED = re.compile(r".*\.rotary_emb\.inv_freq")
 
 
@@ -73,10 +74,32 @@ def misfits(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> lis
         wanted = (vocabulary, hidden) if name in (EMBEDDING, HEAD) else expected.get(".".join(module.split(".")[3:]))
         if wanted is not None and tensor.shape != wanted:
             found.append(f"{name} is {_by(tensor.shape)}, and config.json makes it {_by(wanted)}")
-    for layer in range(int(config.get("num_hidden_layers") or 0)):
-        name = f"model.layers.{layer}.mlp.down_proj.weight"
-        if name not in tensors:
-            found.append(f"there is no {name}, and config.json says num_hidden_layers {config['num_hidden_layers']}")
+    return found + _missing(config, tensors)
+
+
+def _missing(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> list[str]:
+    """Return in words which tensors are not there: layers, what only some layers have, the norm, the output layer."""
+    found = []
+    layers = int(config.get("num_hidden_layers") or 0)
+    held: list[set[str]] = [set() for _ in range(layers)]
+    for name in tensors:
+        match = _LAYER.fullmatch(name)
+        if match and int(match[1]) < layers and is_used(name):
+            held[int(match[1])].add(match[2])
+    every = set().union(*held, {"self_attn.o_proj.weight"})
+    for whole, pieces in (("self_attn.qkv_proj", "qkv"), ("mlp.gate_up_proj", ("gate", "up"))):
+        if f"{whole}.weight" not in every:
+            every |= {f"{whole.partition('.')[0]}.{piece}_proj.weight" for piece in pieces}
+    for layer, own in enumerate(held):
+        if "mlp.down_proj.weight" not in own:
+            name = f"model.layers.{layer}.mlp.down_proj.weight"
+            found.append(f"there is no {name}, and config.json says num_hidden_layers {layers}")
+        else:
+            found += [f"there is no model.layers.{layer}.{each}" for each in sorted(every - own)]
+    if any("norm" in each for each in every) and "model.norm.weight" not in tensors:
+        found.append("there is no model.norm.weight")
+    if config.get("tie_word_embeddings") is False and HEAD not in tensors:
+        found.append(f"there is no {HEAD}, and config.json says tie_word_embeddings false")
     return found
 
 

@@ -61,6 +61,12 @@ class Scheme:
         """Return the groups of a row; the last may be part empty."""
         return -(-in_features // self.group(in_features))
 
+    def why_no_kernel(self, in_features: int) -> str | None:
+        """Return why ONNX Runtime cannot multiply with rows of ``in_features`` stored so, or ``None``."""
+        if self.bits == 2 and self.group(in_features) > GROUP_SIZES[-1]:
+            return f"ONNX Runtime takes 2-bit weights in groups of at most {GROUP_SIZES[-1]}, not {in_features} in one"
+        return None
+
     def stored_bytes(self, rows: int, in_features: int, scale_bytes: int = 4) -> int:
         """Return the bytes of a matrix of ``rows`` rows in ONNX Runtime's layout, scales of ``scale_bytes`` each.
 

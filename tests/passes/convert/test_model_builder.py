@@ -135,7 +135,7 @@ def test_parameters_reach_the_graph(pico_model: Path, tmp_path: Path) -> None:
         assert (values["block_size"], values["accuracy_level"], values["bits"]) == (16, 1, 4)
         assert len(node.input) >= 4  # zero points: not symmetric
     assert any(node.op_type == "GatherBlockQuantized" for node in nodes)
-    assert any(node.op_type == "MatMul" and "lm_head" in node.name for node in nodes)
+    assert any(node.op_type == "FusedMatMul" and "lm_head" in node.name for node in nodes)
 
 
 def test_extra_options_reach_the_builder(pico_model: Path, tmp_path: Path) -> None:

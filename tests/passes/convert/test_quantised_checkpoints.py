@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from built_models import build_genai
@@ -63,6 +64,25 @@ def test_integers_come_through(form: str, params: dict[str, Any], pico_model: Pa
         dequantised(tmp_path / "out", "/model/layers.0/attn/qkv_proj"), np.concatenate(joined)
     )
     assert distance(logits(tmp_path / "out"), float_logits(source)) < 0.4
+
+
+def test_matrices_that_the_checkpoint_left_as_they_are_stay_so(pico_model: Path, tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model", pico_model, "llama", torch.float32)
+    quantised = quantise(
+        source, tmp_path / "quantised", form="compressed-tensors", bits=8, modules_to_exclude=["*.down_proj"]
+    )
+    build_genai(quantised, tmp_path / "out", precision="int4", int4_accuracy_level=1, lm_head_bits=8)
+    model = onnx.load(str(tmp_path / "out" / "model.onnx"), load_external_data=False)
+    floats = {node.name for node in model.graph.node if node.op_type == "FusedMatMul"}
+    assert floats == {f"/model/layers.{layer}/mlp/down_proj/MatMul" for layer in range(3)}
+    assert distance(logits(tmp_path / "out"), float_logits(source)) < 0.03
+
+
+def test_two_bits_for_whole_rows_are_refused_where_the_runtime_does(pico_model: Path, tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model", pico_model, "llama", torch.float32, intermediate_size=512)
+    quantised = quantise(source, tmp_path / "quantised", form="gptq", bits=2, group_size=-1)
+    with pytest.raises(ModelError, match=r"/mlp/down_proj cannot be built: .* at most 256, not 512 in one"):
+        build_genai(quantised, tmp_path / "out", precision="int4")
 
 
 def test_query_and_key_in_different_bits_are_refused(pico_model: Path, tmp_path: Path) -> None:

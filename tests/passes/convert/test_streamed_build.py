@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,10 +21,11 @@ import torch
 from built_models import build_genai
 from safetensors.torch import load_file, save_file
 
-from olivine.errors import ModelError, OlivineError
+from olivine.errors import ModelError, OlivineError, StepError
 from olivine.models.genai import GenaiModel
 from olivine.passes.base import Accelerator, RunContext
-from olivine.passes.convert import trial
+from olivine.passes.convert import streamed_build, trial
+from olivine.passes.convert.skeleton import Skeleton
 from olivine.passes.convert.trying import try_result
 from olivine.quant.packing import unpack
 from olivine.quant.rounding import round_weights
@@ -190,6 +192,59 @@ def test_float16_and_shards_are_read_alike(pico_model: Path, tmp_path: Path) -> 
     np.testing.assert_array_equal(logits(tmp_path / "a"), logits(tmp_path / "b"))
 
 
+@pytest.mark.parametrize("cut", [False, True])
+def test_excluded_modules_keep_their_values(
+    cut: bool, pico_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cut:  # tried with its first layers
+        monkeypatch.setattr(trial, "SIZE", 20_000)
+    source = checkpoint(tmp_path / "model", pico_model, "phi3", torch.float16)
+    notes = build_genai(
+        source,
+        tmp_path / "out",
+        precision="int8",
+        int4_accuracy_level=1,
+        int4_nodes_to_exclude=["/lm_head/MatMul", "*.mlp.gate_up_proj", "*/embed_tokens/Gather", "/no/such/MatMul"],
+    )
+    assert notes[-1 - cut] == "int4_nodes_to_exclude: the model has no /no/such/MatMul" or notes[-1].endswith("MatMul")
+    model = onnx.load(str(tmp_path / "out" / "model.onnx"))
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    held = load_file(source / "model.safetensors")
+    gate, up = held["model.layers.2.mlp.gate_up_proj.weight"].float().numpy().reshape(2, 96, 64)
+    weights = {node.name: tensors[node.input[1]] for node in model.graph.node if node.op_type == "FusedMatMul"}
+    assert len(weights) == 7
+    np.testing.assert_array_equal(weights["/model/layers.2/mlp/gate_proj/MatMul"], gate)
+    np.testing.assert_array_equal(weights["/model/layers.2/mlp/up_proj/MatMul"], up)
+    np.testing.assert_array_equal(weights["/lm_head/MatMul"], held["lm_head.weight"].float().numpy())
+    assert distance(logits(tmp_path / "out"), float_logits(source)) < 0.03
+
+
+def test_rows_out_of_their_place_are_noticed(pico_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def split_wrongly(self: Any, marks: np.ndarray) -> Any:
+        """Take rows of key and value for each other, as a loader does that splits a fused matrix wrongly."""
+        found = slices(self, marks)
+        return (found[0], found[2], found[1]) if len(found) == 3 else found
+
+    slices = Skeleton.slices
+    stored = streamed_build.attach
+
+    def attach(*arguments: Any, **named: Any) -> Any:
+        with monkeypatch.context() as patched:
+            patched.setattr(Skeleton, "slices", split_wrongly)
+            wrong = stored(*arguments, **named)
+        right = stored(*arguments, **named)
+        streams.append(wrong.matrices)
+        return right
+
+    streams: list[Any] = []
+    stream = streamed_build.stream
+    monkeypatch.setattr(streamed_build, "attach", attach)
+    monkeypatch.setattr(streamed_build, "stream", lambda _, *rest, **named: stream(streams[-1], *rest, **named))
+    source = checkpoint(tmp_path / "model", pico_model, "llama")
+    with pytest.raises(StepError, match=r"does not compute with the weights of /model/layers\.0/attn/qkv_proj"):
+        build_genai(source, tmp_path / "out", precision="int4")
+
+
 @pytest.mark.parametrize("name", ["phi3", "qwen3", "gemma2"])
 def test_large_model_is_tried_with_its_first_layers(
     name: str, pico_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -278,6 +333,25 @@ def test_weights_that_do_not_fit_the_configuration(
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps(config | {key: value}))
     with pytest.raises(OlivineError, match=expected):
+        plan_of(source)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.1.self_attn.k_proj.weight",
+        "model.layers.2.mlp.up_proj.weight",
+        "model.layers.0.input_layernorm.weight",
+        "model.norm.weight",
+        "lm_head.weight",
+    ],
+)
+def test_weight_that_is_not_there_is_named_before_anything_is_read(name: str, pico_model: Path, tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model", pico_model, "llama")
+    tensors = load_file(source / "model.safetensors")
+    del tensors[name]
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(OlivineError, match=f"there is no {re.escape(name)}"):
         plan_of(source)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from olivine.errors import ModelError
 from olivine.models.checkpoint import TensorInfo
 from olivine.models.decoder import EMBEDDING
 from olivine.passes.convert.skeleton import MARK, Skeleton
@@ -29,7 +30,7 @@ class Choice:
     """How one matrix is to be stored.
 
     Attributes:
-        scheme: ``None`` leaves it in the graph's float type (the embedding only).
+        scheme: ``None`` leaves it in the graph's float type.
         method: how it is rounded; ``None`` if the checkpoint holds it rounded.
     """
 
@@ -91,6 +92,7 @@ def attach(
         tied: whether embedding and output layer share their data, where both are quantised alike.
 
     Raises:
+        ModelError: the runtime has no kernel for what was chosen.
         ValueError: the graph is not as the builder was seen to build it.
     """
     import onnx
@@ -141,11 +143,14 @@ def _attach_matmul(
     slices = skeleton.slices(data[offset : offset + length].reshape(-1, MARK))
     width = tensors[slices[0].tensor].shape[1]
     name = node.name.removesuffix("/MatMulNBits")
+    names = {codes.name, scales.name, zeros.name}
     choice = choose(name, width, tuple(dict.fromkeys(each.tensor for each in slices)))
-    if choice.scheme is None:
-        raise ValueError(f"{name} cannot stay unquantised")
     scheme = choice.scheme
     matrix = Matrix(name, slices, width, scheme, choice.method, _float_name(scales), Region(0))
+    if scheme is None:
+        return _attach_floats(node, codes, scales.data_type, matrix, layout, data_name), names
+    if reason := scheme.why_no_kernel(width):
+        raise ModelError(f"{name} cannot be built: {reason}", remedy="give it another group_size, or 4 bits")
     groups, group = scheme.groups(width), scheme.group(width)
     rows, scale_size = matrix.rows, np.dtype(matrix.scale_type).itemsize
     blob, zero_bytes = group * scheme.bits // 8, -(-groups * scheme.bits // 8)
@@ -162,7 +167,21 @@ def _attach_matmul(
     else:
         _resize(zeros, [rows * zero_bytes], data_name, region.zeros, rows * zero_bytes)
         del node.input[4:]
-    return replace(matrix, region=region), {codes.name, scales.name, zeros.name}
+    return replace(matrix, region=region), names
+
+
+def _attach_floats(
+    node: NodeProto, weight: TensorProto, data_type: int, matrix: Matrix, layout: _Layout, data_name: str
+) -> Matrix:
+    """Have ``node`` multiply with weights as they are, rows as the checkpoint has them: ``A`` times ``B^T``."""
+    place = layout.take(matrix.bytes)
+    weight.data_type = data_type
+    _resize(weight, [matrix.rows, matrix.width], data_name, place, matrix.bytes)
+    node.op_type = "FusedMatMul"
+    node.name = f"{matrix.name}/MatMul"
+    del node.input[2:], node.attribute[:]
+    _set_attributes(node, transB=1)
+    return replace(matrix, region=Region(place))
 
 
 def _attach_embedding(

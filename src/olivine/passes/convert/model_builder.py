@@ -7,6 +7,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -113,7 +114,8 @@ class ModelBuilderParams(Params):
     precision ``int4`` and ``int4_algo_config: default`` only. Default: ``[MatMul]``, and both if the model ties
     embedding and output layer."""
     int4_nodes_to_exclude: list[str] | None = None
-    """Names of nodes to leave alone, e.g. ``/lm_head/MatMul``."""
+    """Names of nodes to leave as they are, e.g. ``/lm_head/MatMul``. While weights stream, patterns too, and names of
+    modules: ``*/o_proj/MatMul``, ``model.layers.0.mlp.*``."""
     int4_algo_config: Algorithm | None = None
     """How weights are rounded. ``search``: scales by least squares over many ranges, while the checkpoint streams by
     and is never in memory as a whole; this is what happens if nothing is given, for a plain decoder. ``hqq``: the same
@@ -484,7 +486,7 @@ def _why_not_streamed(params: ModelBuilderParams, target: Accelerator, checkpoin
                 (f"int4_algo_config {params.int4_algo_config}", params.int4_algo_config not in STREAMED),
                 ("use_qdq", params.use_qdq),
                 ("use_cuda_bf16", params.use_cuda_bf16),
-                ("int4_nodes_to_exclude", bool(params.int4_nodes_to_exclude)),
+                ("int4_nodes_to_exclude", bool(params.int4_nodes_to_exclude) and not _multiplies_floats(target)),
                 ("int4_op_types_to_quantize", "MatMul" not in (params.int4_op_types_to_quantize or ["MatMul"])),
                 (target.execution_provider, PROVIDERS.get(target.execution_provider) == "NvTensorRtRtx"),
                 *((f"extra_options.{key}", key not in HARMLESS_OPTIONS) for key in params.extra_options),
@@ -507,6 +509,11 @@ def _why_not_streamed(params: ModelBuilderParams, target: Accelerator, checkpoin
             return f"it is quantised by {how}, which only the builder reads"
         return why_not_plain(checkpoint.config, QuantizedCheckpointReader(TensorReader(checkpoint)).logical_tensors)
     return why_not_plain(checkpoint.config, checkpoint.tensors)
+
+
+def _multiplies_floats(target: Accelerator) -> bool:
+    """Return whether the target has a kernel for weights that are left as they are, in the checkpoint's order."""
+    return PROVIDERS.get(target.execution_provider) in ("cpu", "cuda")
 
 
 def _check_streaming(params: ModelBuilderParams, context: PlanContext) -> list[Problem]:
@@ -592,10 +599,22 @@ def _build_streamed(
         else None  # elsewhere no kernel was seen to run
     )
 
+    exclude = params.int4_nodes_to_exclude or ()
+    unmatched = set(exclude)
+
     def choose(name: str, width: int, sources: tuple[str, ...]) -> Choice:
-        held = {stored.get(each.removesuffix(".weight")) for each in sources}
+        modules = [each.removesuffix(".weight") for each in sources]
+        table = name == "/model/embed_tokens"
+        names = [f"{name}/{'Gather' if table else 'MatMul'}", *modules]
+        excluding = {pattern for pattern in exclude if any(fnmatchcase(each, pattern) for each in names)}
+        unmatched.difference_update(excluding)
+        if excluding:
+            return Choice(None)
+        held = {stored.get(each) for each in modules}
         if held != {None}:
             return Choice(_only(held, name), None)
+        if stored and not table and name != "/lm_head" and _multiplies_floats(context.target):
+            return Choice(None)  # it was left as it is on purpose
         if name != "/model/embed_tokens":
             return Choice(Scheme(head_bits if name == "/lm_head" else bits, group, symmetric), method)
         if embedding_bits is None or width % group:
@@ -609,6 +628,7 @@ def _build_streamed(
             "int4_block_size": None,
             "int4_is_symmetric": None,
             "int4_op_types_to_quantize": None,
+            "int4_nodes_to_exclude": None,
             "extra_options": params.extra_options | {"shared_embeddings": False},
         }
     )
@@ -625,6 +645,8 @@ def _build_streamed(
         build_all(source, builds, graph.precision, provider, context.checkpoint / "builder", apart=apart)
 
     built = build_streamed(reader, context, build, choose, tied=tied, quantised=quantised)
+    for pattern in sorted(unmatched):
+        context.note(f"int4_nodes_to_exclude: the model has no {pattern}")
     return {} if quantised else {"weight_error": built.error}, built.trial or context.output
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from olivine.passes.base import RunContext
 from olivine.passes.convert.attaching import Attached, Choose, attach
+from olivine.passes.convert.round_trip import check_round_trip
 from olivine.passes.convert.skeleton import write_skeleton
 from olivine.passes.convert.trial import layers_to_try, make_trial
 from olivine.quant.reading import TensorReader
@@ -60,6 +61,7 @@ def build_streamed(
 
     Raises:
         ModelError: a tensor cannot be read, or is not finite.
+        StepError: the runtime computes with other weights than those that were rounded.
         OSError: there is no room for the result; found before anything is rounded.
     """
     import onnx
@@ -103,6 +105,8 @@ def build_streamed(
     onnx.save(attached.model, str(context.output / graph_file.name))
     shutil.move(data, context.output / data_name)
     (context.checkpoint / JOURNAL).unlink()
+    context.progress(total / 1e6, total / 1e6, unit="MB", message="comparing what the runtime computes with")
+    check_round_trip(context.output / graph_file.name, attached.matrices, reader, quantised)
     if tried is None:
         return Built(tuple(written), None)
     make_trial(trial, context.output / graph_file.name, context.output / data_name)

@@ -37,11 +37,11 @@ def make_trial(folder: Path, whole: Path, data: Path) -> None:
     tensors = {tensor.name: tensor for tensor in complete.graph.initializer}
     nodes = {node.name: node for node in complete.graph.node}
     for node in model.graph.node:
-        real = nodes.get(node.name)
-        if real is None or real.op_type not in ("MatMulNBits", "GatherBlockQuantized"):
+        real = nodes.get(node.name) or nodes.get(node.name.removesuffix("NBits"))  # as MatMulNBits, or excluded
+        if real is None or real.op_type not in ("MatMulNBits", "FusedMatMul", "GatherBlockQuantized"):
             continue
         # Its first input is what the layer before gives, which is another one before the output layer.
-        inputs = [node.input[0], *real.input[1:]] if real.op_type == "MatMulNBits" else list(real.input)
+        inputs = list(real.input) if real.op_type == "GatherBlockQuantized" else [node.input[0], *real.input[1:]]
         output = list(node.output)
         node.CopyFrom(real)
         del node.input[:], node.output[:]

@@ -94,8 +94,8 @@ class Quantize(Pass[QuantizeParams]):
             )
         if params.form == "gptq" and params.modules_to_exclude:
             notes.append(
-                "modules_to_exclude: onnxruntime-genai's model builder does not read the result: it takes every matrix "
-                "of a layer for a quantised one"
+                "modules_to_exclude: Olivine's ModelBuilder reads the result; onnxruntime-genai's own model builder "
+                "takes every matrix of a layer for a quantised one"
             )
         return params, notes
 

@@ -53,7 +53,7 @@ class OliveForm(StoredForm):
         """See :meth:`StoredForm.why_not`."""
         if scheme.group_size == PER_CHANNEL and scheme.group(width) != width:
             return f"one group of its {width} input features is no power of two, which the runtime's kernels ask for"
-        return divides(width, scheme)
+        return divides(width, scheme) or scheme.why_no_kernel(width)
 
     def config(self, schemes: Mapping[str, Scheme], left: Sequence[str]) -> dict[str, Any]:
         """See :meth:`StoredForm.config`."""
