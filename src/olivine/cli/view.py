@@ -165,17 +165,18 @@ class StudyView(View):
 
 
 class Eta:
-    """Estimates the time a Step still takes from the pace since its first report."""
+    """Estimates the time that a stretch of a Step still takes from the pace since its first report."""
 
     def __init__(self) -> None:
         self._first: tuple[float, float] | None = None
+        self._total: float | None = None
         self.seconds: float | None = None
 
     def update(self, done: float, total: float | None) -> None:
-        """Take one report into account."""
+        """Take one report into account. Another total, or none, is another stretch, with a pace of its own."""
         now = time.monotonic()
-        if self._first is None or done < self._first[1]:
-            self._first = (now, done)
+        if self._first is None or total != self._total or done < self._first[1]:
+            self._first, self._total, self.seconds = (now, done), total, None
         elif total and done > self._first[1]:
             self.seconds = (total - done) * (now - self._first[0]) / (done - self._first[1])
 

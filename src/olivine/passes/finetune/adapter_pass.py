@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from olivine.errors import DataError, Location, ModelError, Problem
 from olivine.passes.base import Accelerator, Format, Pass, PassResult, PlanContext, Requirement, RunContext
 from olivine.passes.finetune.adapter_params import AdapterParams
+from olivine.passes.finetune.needless_imports import taken_for_missing
 
 if TYPE_CHECKING:
     from olivine.data.sequences import Sequences
@@ -444,14 +444,9 @@ def _quiet() -> None:
 @contextlib.contextmanager
 def _without_bitsandbytes() -> Iterator[None]:
     """Let peft believe that bitsandbytes is missing: importing it takes 1.7 s, and only 4-bit bases need it."""
-    if "bitsandbytes" in sys.modules:
+    with taken_for_missing("bitsandbytes") as missing:
         yield
-        return
-    sys.modules["bitsandbytes"] = None  # type: ignore[assignment]  # Python's own way to say "cannot be imported"
-    try:
-        yield
-    finally:
-        del sys.modules["bitsandbytes"]
+    if missing:
         from peft import import_utils
 
         import_utils.is_bnb_available.cache_clear()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from olivine.errors import ConfigError, Location, OlivineError, StepError
 from olivine.passes.base import Progress
 from olivine.passes.finetune import training_checkpoints
+from olivine.passes.finetune.needless_imports import taken_for_missing
 from olivine.passes.finetune.next_token_loss import IGNORED, chunked_cross_entropy
 from olivine.passes.finetune.training_arguments import known_fields
 
@@ -271,7 +272,11 @@ def _trainer_class() -> tuple[Any, Any]:
     """Define the Trainer and its callback; transformers is imported here only."""
     import torch
     from safetensors.torch import load_file, save_file
-    from transformers import Trainer, TrainerCallback, TrainerState
+
+    # The Trainer imports datasets, and with it pandas, for a second, to know its classes; ours are none of them. It
+    # asks but once whether there is one, and keeps to the answer.
+    with taken_for_missing("datasets"):
+        from transformers import Trainer, TrainerCallback, TrainerState
 
     class EpochOrder(torch.utils.data.Sampler):  # type: ignore[misc]
         """An order that depends on the seed and the epoch alone, so that a resumed run sees the same one."""
