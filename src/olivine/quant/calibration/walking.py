@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,15 +74,37 @@ class DecoderLayer:
             (target or source).write(batch, output)
 
     def observe(self, source: Activations, observers: Mapping[str, Observer]) -> None:
-        """Run the layer over ``source`` and show the inputs of its linear modules to ``observers``.
+        """Run the layer over ``source``, as far as it must, and show the inputs of its linear modules to ``observers``.
 
         Args:
             source: what enters the layer.
             observers: by name in :attr:`linears`; each is called once per batch, with shape ``(tokens, K)``.
         """
-        with self.observed(observers):
-            for _ in self.outputs(source):
-                pass
+        for batch in source.batches(self._walker.batch_tokens):
+            inputs = self.inputs(source.read(batch), list(observers))
+            for name, observer in observers.items():
+                observer(inputs[name])
+
+    def inputs(self, hidden: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return the inputs of linear modules, each of shape ``(tokens, K)``, where ``hidden`` enters the layer.
+
+        Args:
+            hidden: shape ``(sequences, length, H)``, on any device.
+            names: of modules in :attr:`linears`. What comes after the last of them is not computed.
+        """
+        import torch
+
+        found: dict[str, Tensor] = {}
+
+        def note(name: str, inputs: Tensor) -> None:
+            found[name] = inputs
+            if len(found) == len(names):
+                raise _Enough
+
+        observers = {name: partial(note, name) for name in names}
+        with torch.no_grad(), self.observed(observers), suppress(_Enough):
+            self(hidden.to(self._walker.device))
+        return found
 
     @contextmanager
     def observed(self, observers: Mapping[str, Observer]) -> Iterator[None]:
@@ -289,7 +312,7 @@ class LayerWalker:
 
 
 class _Enough(Exception):
-    """The last layer is reached, and what comes after it has no weights."""
+    """All that was asked for is there; what comes after it need not be computed, or has no weights."""
 
 
 class _Skeleton:
