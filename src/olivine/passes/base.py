@@ -106,12 +106,14 @@ class PlanContext:
         host: where the pass runs.
         target: where the final model ships to.
         has_bf16: whether ``host`` has bf16 matrix units (a CPU without them is some 200 times slower in bf16).
+        data: the data configs that the parameters name, by parameter.
     """
 
     model: ModelFacts
     host: Accelerator
     target: Accelerator
     has_bf16: bool
+    data: Mapping[str, DataConfig] = field(default_factory=dict)
 
 
 class Progress(Protocol):

@@ -302,7 +302,8 @@ class _Planner:
         if facts.format not in pass_type.accepts:
             self._problem(self._chain_problem(name, pass_type.type, pass_type.accepts, facts.format, where))
         params = pass_type.params_type.model_validate(config.params)
-        context = PlanContext(facts, host, self.target, self.machine.has_bf16(host.device))
+        named = {key: self.workflow.data_config(value) for key, value in data_references(params).items()}
+        context = PlanContext(facts, host, self.target, self.machine.has_bf16(host.device), named)
         params, notes = pass_type.resolve(params, context)
         for problem in pass_type.check(params, context):
             self._problem(self._placed(problem, f"passes.{name}"))

@@ -18,6 +18,10 @@ Rounding = Literal["rtn", "rtn_half", "search", "k_quant", "hqq"]
 """See :func:`olivine.quant.rounding.round_weights`."""
 
 
+Calibrated = Literal["gptq", "scale_estimation", "calibrated"]
+"""See :class:`olivine.quant.calibration.methods.Method`."""
+
+
 @dataclass(frozen=True)
 class Scheme:
     """How the weights of one matrix are stored: ``w = (q - z) * s``, with one ``s`` (and ``z``) per group of a row.

@@ -45,6 +45,8 @@ def quantise(source: Path, output: Path, **params: Any) -> Path:
         ("olive", {"bits": 8, "group_size": 32, "symmetric": False}),
         ("gptq", {"bits": 4, "group_size": 32, "symmetric": False}),
         ("compressed-tensors", {"bits": 4, "group_size": 32}),
+        ("olive", {"method": "calibrated", "symmetric": False, "samples": 4, "sequence_length": 64}),
+        ("gptq", {"method": "gptq", "group_size": 16, "samples": 4, "sequence_length": 64}),
     ],
 )
 def test_integers_come_through(form: str, params: dict[str, Any], pico_model: Path, tmp_path: Path) -> None:

@@ -16,6 +16,10 @@ BUDGET = 1 << 30
 """Bytes of hidden states that are kept in memory unless the caller says otherwise."""
 
 
+COPY_TOKENS = 4096
+"""Tokens that are copied at a time."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Sequences that go through a layer together.
@@ -113,6 +117,30 @@ class Activations:
         place, done = 4 * self.width * batch.first, 0
         while done < len(view):
             done += os.pwritev(self._file.fileno(), [view[done:]], place + done)
+
+    def save(self, path: Path) -> None:
+        """Write everything to ``path``, and have it on the disk."""
+        with open(path, "wb") as stream:
+            for batch in self.batches(COPY_TOKENS):
+                stream.write(self.read(batch).numpy().reshape(-1).view("u1").data)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def load(self, path: Path) -> None:
+        """Undo :meth:`save`.
+
+        Raises:
+            OSError: the file ends too early.
+        """
+        import torch
+
+        with open(path, "rb") as stream:
+            for batch in self.batches(COPY_TOKENS):
+                values = torch.empty(batch.sequences, batch.length, self.width)
+                view = values.numpy().reshape(-1).view("u1").data
+                if stream.readinto(view) != len(view):
+                    raise OSError(f"{path} was cut off")
+                self.write(batch, values)
 
     def close(self) -> None:
         """Give memory and file back."""

@@ -1,18 +1,17 @@
 """Making a rounded matrix better on its inputs: every code and every scale in turn, the others fixed.
 
-With ``e = w - r`` a row's error and ``H`` the second moments of its inputs, the row costs ``e H e^T``. Where all but one
-weight are fixed, the best value of that one is ``r_j + (e H)_j / H_jj``, and the nearest point of its grid is the best
-code: coordinate descent, as in QuantEase (https://arxiv.org/abs/2309.01885) and CDQuant
+With ``e = w - r`` a row's error and ``H`` the second moments of its inputs, the row costs ``e H e^T``. Where all but
+one weight are fixed, the best value of that one is ``r_j + (e H)_j / H_jj``, and the nearest point of its grid is the
+best code: coordinate descent, as in QuantEase (https://arxiv.org/abs/2309.01885) and CDQuant
 (https://arxiv.org/abs/2406.17542). Where all codes and all but one scale are fixed, the best step of that scale is
-``(e H)_g c_g^T / (c_g H_gg c_g^T)``, with ``c = q - z``. Neither ever makes the row worse, but for the rounding of a scale
-to the type in which it is stored.
+``(e H)_g c_g^T / (c_g H_gg c_g^T)``, with ``c = q - z``. Neither makes the row worse, but for
+the rounding of a scale to the type in which it is stored.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from olivine.quant.calibration.hessian import damped
 from olivine.quant.rounding import Rounded, as_stored
 
 if TYPE_CHECKING:
@@ -25,11 +24,10 @@ BLOCK = 128
 
 def descend(
     weight: Tensor,
-    hessian: Tensor,
+    matrix: Tensor,
     rounded: Rounded,
     *,
     sweeps: int = 4,
-    damping: float = 0.01,
     scales: bool = True,
     scale_dtype: torch.dtype | None = None,
 ) -> Rounded:
@@ -37,17 +35,16 @@ def descend(
 
     Args:
         weight: float32, shape ``(N, K)``.
-        hessian: ``H``, shape ``(K, K)``.
+        matrix: ``H``, damped, shape ``(K, K)``.
         rounded: where to begin.
         sweeps: times that every weight has its turn.
-        damping: added to the diagonal of ``H``, as a share of its mean.
         scales: whether scales are changed too.
         scale_dtype: type in which they are stored.
     """
     import torch
 
     scheme, width = rounded.scheme, rounded.in_features
-    matrix = damped(hessian, damping)
+    diagonal = matrix.diagonal().tolist()
     group = scheme.group(width)
     zeros = None if rounded.zeros is None else rounded.zeros.float()
     steps = rounded.codes[:, :width].float()  # c = q - z
@@ -69,7 +66,7 @@ def descend(
                 scale = found[:, place]
                 for column in range(start, stop):
                     current = steps[:, column]
-                    wanted = current + slope[:, column - start] / (matrix[column, column] * scale)
+                    wanted = current + slope[:, column - start] / (diagonal[column] * scale)
                     wanted = wanted.round_().clamp_(low, high)
                     move = (wanted - current) * scale
                     slope.addr_(move, within[column - start], alpha=-1)

@@ -5,6 +5,7 @@ GPTQ: Frantar et al., https://arxiv.org/abs/2210.17323.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from olivine.quant.calibration.hessian import damped_factor
@@ -19,66 +20,98 @@ BLOCK = 128
 """Columns whose errors are passed on to the others at once."""
 
 
+@dataclass(frozen=True)
+class Elimination:
+    """What rounding needs of the inputs' second moments; matrices with the same inputs share it.
+
+    Attributes:
+        order: columns in the order in which they are rounded.
+        ordered: whether that is not simply from left to right.
+        upper: ``U``, upper triangular, with ``U^T U`` the inverse of the damped moments in that order.
+        matrix: the damped moments, columns in their own order, shape ``(K, K)``.
+    """
+
+    order: Tensor
+    ordered: bool
+    upper: Tensor
+    matrix: Tensor
+
+    @classmethod
+    def of(cls, hessian: Tensor, *, damping: float = 0.01, by_size: bool = True) -> Elimination:
+        """Factorise ``hessian``, shape ``(K, K)``.
+
+        Args:
+            hessian: see :attr:`.Moments.hessian`.
+            damping: added to its diagonal, as a share of its mean.
+            by_size: order columns by the size of their inputs, the largest first.
+        """
+        import torch
+
+        diagonal = hessian.diagonal()
+        order = torch.argsort(diagonal, descending=True, stable=True) if by_size else torch.arange(len(hessian))
+        order = order.to(hessian.device)
+        factor, matrix = damped_factor(hessian[order][:, order], damping)
+        upper = torch.linalg.cholesky(torch.cholesky_inverse(factor), upper=True)
+        place = torch.argsort(order)
+        return cls(order, by_size, upper, matrix[place][:, place])
+
+    @property
+    def cost(self) -> Tensor:
+        """What an error in each column costs if those rounded later make up for it, in the columns' own order."""
+        import torch
+
+        found = torch.empty_like(self.upper[0])
+        found[self.order] = self.upper.diagonal().square().reciprocal()
+        return found
+
+
 def gptq(
     weight: Tensor,
-    hessian: Tensor,
+    inputs: Elimination,
     scheme: Scheme,
     *,
     scales: Rounding = "search",
-    damping: float = 0.01,
-    reorder: bool = True,
     scale_dtype: torch.dtype | None = None,
 ) -> Rounded:
     """Round ``weight`` so that ``trace((w - r) H (w - r)^T)`` is small.
 
+    If columns are ordered by size, the groups keep their places ("static groups": every form can hold them), and
+    their scales are found beforehand. Otherwise each group's are found when its turn comes.
+
     Args:
         weight: float32, shape ``(N, K)``.
-        hessian: ``H``, shape ``(K, K)``: see :attr:`.Moments.hessian`.
+        inputs: of the moments ``H``.
         scheme: what to store.
-        scales: how scales are found. With ``search``, the error of a column counts by what it would cost if the columns
-            after it made up for it as well as they can.
-        damping: added to the diagonal of ``H``, as a share of its mean.
-        reorder: columns are rounded in the order of their inputs' size, and the groups keep their places ("static
-            groups": any form holds them); their scales are found beforehand. Otherwise from left to right, each
-            group's scales found when its turn comes.
+        scales: how scales are found. With ``search`` and ``k_quant``, columns count by :attr:`Elimination.cost`.
         scale_dtype: see :func:`~olivine.quant.rounding.round_weights`.
     """
     import torch
 
     width = weight.shape[1]
-    order = torch.argsort(hessian.diagonal(), descending=True) if reorder else torch.arange(width, device=weight.device)
-    matrix = hessian[order][:, order]
-    factor, matrix = damped_factor(matrix, damping)
-    upper = torch.linalg.cholesky(torch.cholesky_inverse(factor), upper=True)
-    cost = upper.diagonal().square().reciprocal()
     group = scheme.group(width)
-    if reorder:
-        importance = torch.empty_like(cost)
-        importance[order] = cost
-    else:
-        importance = cost
-    counted = importance if scales in ("search", "k_quant") else None
-    first = round_weights(weight, scheme, scales, importance=counted, scale_dtype=scale_dtype)
+    order, upper, ordered = inputs.order, inputs.upper, inputs.ordered
+    importance = inputs.cost if scales in ("search", "k_quant") else None
+    first = round_weights(weight, scheme, scales, importance=importance, scale_dtype=scale_dtype)
     left = weight[:, order].clone()
-    places = order // group
+    places = (order // group).tolist()
+    pivots = upper.diagonal().tolist()
     codes = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
-    for start in range(0, width, BLOCK):
-        stop = min(start + BLOCK, width)
+    block = BLOCK if ordered else max(BLOCK, min(group, width))  # a group is up to date when its turn comes
+    for start in range(0, width, block):
+        stop = min(start + block, width)
         errors = torch.empty(len(weight), stop - start, device=weight.device)
         for column in range(start, stop):
-            if not reorder and column % group == 0 and column:
-                _find_scales(first, left, column, counted, scales, scale_dtype)
-            place = int(places[column])
+            if not ordered and column % group == 0:
+                _find_scales(first, left, column, importance, scales, scale_dtype)
+            place = places[column]
             scale = first.scales[:, place]
             zero = float(scheme.middle) if first.zeros is None else first.zeros[:, place].float()
             code = (left[:, column] / scale).round_().add_(zero).clamp_(0, scheme.highest)
-            error = (left[:, column] - (code - zero) * scale) / upper[column, column]
+            error = (left[:, column] - (code - zero) * scale) / pivots[column]
             codes[:, column] = code.to(torch.uint8)
-            end = stop if reorder else max(stop, min(width, (column // group + 1) * group))
-            left[:, column + 1 : end].addr_(error, upper[column, column + 1 : end], alpha=-1)
+            left[:, column + 1 : stop].addr_(error, upper[column, column + 1 : stop], alpha=-1)
             errors[:, column - start] = error
-        end = stop if reorder else max(stop, min(width, -(-stop // group) * group))
-        left[:, end:] -= errors @ upper[start:stop, end:]
+        left[:, stop:] -= errors @ upper[start:stop, stop:]
     stored = first.codes.clone()
     stored[:, order] = codes
     return Rounded(scheme, width, stored, first.scales, first.zeros)

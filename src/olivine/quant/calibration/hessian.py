@@ -70,7 +70,7 @@ class Moments:
 
 
 def damped(hessian: Tensor, damping: float) -> Tensor:
-    """Return ``hessian`` with ``damping`` times the mean of its diagonal added to it; features never seen count so too."""
+    """Return ``hessian`` with ``damping`` times the mean of its diagonal added to it."""
     found = hessian.clone()
     mean = float(found.diagonal().mean())
     found.diagonal().add_(damping * mean if mean > 0 else 1.0)

@@ -39,12 +39,14 @@ class DecoderLayer:
             what the changed one computes.
         linears: its linear modules, by the names that the checkpoint has for them
             (``model.layers.3.self_attn.qkv_proj``), in the order in which the layer holds them.
+        batch_tokens: the walker's.
     """
 
     def __init__(self, walker: LayerWalker, index: int, module: nn.Module, name: str) -> None:
         from torch import nn
 
         self._walker = walker
+        self.batch_tokens = walker.batch_tokens
         self.index = index
         self.module = module
         self.linears: dict[str, nn.Linear] = {
@@ -262,18 +264,7 @@ class LayerWalker:
         """
         import torch
 
-        causal = self._model.causal
-        outside = [
-            (path, parameter)
-            for path, parameter in causal.named_parameters()
-            if not path.startswith(f"{self._model.layers_name}.") and path != EMBEDDING
-        ]
-        if HEAD not in dict(outside) and hasattr(causal, "lm_head"):  # tied: one parameter of two names
-            outside.append((HEAD, causal.lm_head.weight))
-        try:
-            for path, parameter in outside:
-                stored = EMBEDDING if path == HEAD and path not in self.reader.tensors else path
-                _assign(causal, path, self._read(stored, tuple(parameter.shape)))
+        with self._outside(head=True):
 
             def logits(hidden: Tensor) -> Tensor:
                 with torch.no_grad():
@@ -281,11 +272,52 @@ class LayerWalker:
                 return found
 
             yield logits
+
+    @contextmanager
+    def _outside(self, *, head: bool) -> Iterator[None]:
+        """Read the weights that are in no layer, but not the embedding; the output layer only if ``head``."""
+        causal = self._model.causal
+        paths = [
+            path
+            for path, _ in causal.named_parameters()
+            if not path.startswith(f"{self._model.layers_name}.") and path != EMBEDDING
+        ]
+        if HEAD not in paths and hasattr(causal, "lm_head"):  # tied: one parameter of two names
+            paths.append(HEAD)
+        paths = [path for path in paths if head or path != HEAD]
+        try:
+            for path in paths:
+                stored = EMBEDDING if path == HEAD and path not in self.reader.tensors else path
+                _assign(causal, path, self._read(stored, tuple(causal.get_parameter(path).shape)))
+            yield
         finally:
-            for path, _ in outside:
-                parent, leaf = path.rpartition(".")[::2]
-                module = causal.get_submodule(parent)
-                _assign(module, leaf, getattr(module, leaf).to("meta"))
+            for path in paths:
+                _assign(causal, path, causal.get_parameter(path).to("meta"))
+
+    def head_inputs(self, states: Activations) -> Iterator[Tensor]:
+        """Read the last norm; yield what enters the output layer for each batch, shape ``(tokens, H)``."""
+        import torch
+
+        causal = self._model.causal
+        found: list[Tensor] = []
+
+        def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            found.append(inputs[0].detach().flatten(0, -2))
+            raise _Enough
+
+        handle = causal.get_output_embeddings().register_forward_pre_hook(note)
+        try:
+            with self._outside(head=False):
+                for batch in states.batches(self.batch_tokens):
+                    with torch.no_grad(), suppress(_Enough):
+                        self._model.logits(states.read(batch).to(self.device))
+                    yield found.pop()
+        finally:
+            handle.remove()
+
+    def layer_of(self, module: str) -> int:
+        """Return which decoder layer ``module`` is in, by its name in the checkpoint."""
+        return int(module.removeprefix(f"{self._model.layers_name}.").split(".", 1)[0])
 
     def call_of(self, index: int, sequences: int, length: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return what layer ``index`` is called with beside the hidden states, for a batch of this shape."""

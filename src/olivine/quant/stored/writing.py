@@ -199,8 +199,18 @@ class QuantizedCheckpointWriter:
         self.done[module] = done
         self._unsynced.append(done)
         if sum(each.bytes for each in self._unsynced) >= SYNC_BYTES:
-            self._sync()
+            self.sync()
         return done
+
+    def sync(self) -> None:
+        """Have what is done on the disk, then note it in the journal."""
+        for file in sorted({self._file_of(done.name) for done in self._unsynced}):
+            _to_disk(self._work / file)
+        with open(self._work / JOURNAL, "a", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(asdict(done)) + "\n" for done in self._unsynced)
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._unsynced = []
 
     def copy_rest(self, progress: Callable[[int], None] = lambda _: None) -> None:
         """Copy what is not quantised, in its type.
@@ -226,7 +236,7 @@ class QuantizedCheckpointWriter:
         """
         if self.waiting or not self._copied:
             raise ValueError(f"not written yet: {', '.join(self.waiting) or 'what is not quantised'}")
-        self._sync()
+        self.sync()
         checkpoint = self._reader.checkpoint
         weights = {info.file for info in checkpoint.tensors.values()} | {CONFIG, INDEX}
         for file in checkpoint.files:
@@ -362,16 +372,6 @@ class QuantizedCheckpointWriter:
                     self._reader.read_rows(copy.source, first, last)
                 stream.write(self._reader.read_bytes(copy.source, first * row_bytes, last * row_bytes).data)
                 progress((last - first) * row_bytes)
-
-    def _sync(self) -> None:
-        """Have what is done on the disk, then note it in the journal."""
-        for file in sorted({self._file_of(done.name) for done in self._unsynced}):
-            _to_disk(self._work / file)
-        with open(self._work / JOURNAL, "a", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(asdict(done)) + "\n" for done in self._unsynced)
-            stream.flush()
-            os.fsync(stream.fileno())
-        self._unsynced = []
 
 
 def packed_rows(rounded: Rounded, start: int = 0, stop: int | None = None) -> PackedRows:
