@@ -109,7 +109,14 @@ def _run_verb(verb: str, arguments: Sequence[str]) -> int:
     if verb not in HIDDEN:
         parser.add_argument("--debug", action="store_true", help="show tracebacks")
     parsed = parser.parse_args(arguments)
-    return _guarded(module, parsed)
+    if verb in HIDDEN:
+        return _guarded(module, parsed)
+    from olivine.redaction import RedactedOutput
+
+    # What a user's umask lets others write, they could change before it is used.
+    os.umask(os.umask(0o022) | 0o022)
+    with RedactedOutput():
+        return _guarded(module, parsed)
 
 
 def _guarded(module: ModuleType, arguments: argparse.Namespace) -> int:
@@ -135,7 +142,10 @@ def _guarded(module: ModuleType, arguments: argparse.Namespace) -> int:
         return EXIT_FAILED
     except Exception as error:
         if debug:
-            raise
+            import traceback
+
+            traceback.print_exc(file=sys.stderr)  # not raised: Python would show it past the redaction
+            return EXIT_FAILED
         print(
             f"olivine: internal error: {type(error).__name__}: {error}. This is a defect of Olivine, not of your "
             "input. Run it again with --debug and report the traceback.",

@@ -18,6 +18,7 @@ from olivine.config.overrides import apply_overrides
 from olivine.config.parsing import KeyPath, lines_of, read
 from olivine.config.paths import make_absolute
 from olivine.config.placeholders import blamed, is_placeholder, validated
+from olivine.config.references import has_references, resolve_references
 from olivine.config.schema import SCHEMA_VERSION, MetricConfig, PassConfig, Workflow, gather
 from olivine.config.secrets import find_secrets
 from olivine.config.wording import nearest, sentences, suggestion
@@ -163,8 +164,9 @@ def load(
     notes = tuple(
         Note(note.path, note.text, places.locate_original(tuple(_numbers(note.path))).line) for note in translated.notes
     )
+    resolved = _resolve(workflow, places)
     return Loaded(
-        workflow=make_absolute(workflow, base, olive=found.name != dialects.CANONICAL),
+        workflow=make_absolute(resolved, base, olive=found.name != dialects.CANONICAL),
         notes=notes,
         dialect=found.name,
         evidence=found.evidence,
@@ -172,6 +174,27 @@ def load(
         as_written=workflow,
         places=places,
     )
+
+
+def _resolve(workflow: Workflow, places: Places) -> Workflow:
+    """Put in what the workflow takes from the environment."""
+    values = workflow.model_dump(exclude_unset=True)
+    if not has_references(values):
+        return workflow
+    values, missing = resolve_references(values)
+    if missing:
+        raise ConfigError(
+            [
+                Problem(
+                    f"the environment has no {name}",
+                    places.locate(path),
+                    f"`{path[-1]}` takes its value from there",
+                    f"set it: export {name}=...",
+                )
+                for path, name in missing
+            ]
+        )
+    return validated(Workflow, values)
 
 
 def _numbers(dotted: str) -> list[str | int]:

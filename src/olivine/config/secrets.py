@@ -7,19 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from olivine.config.parsing import KeyPath
+from olivine.redaction import TOKENS
 
-_TOKENS = re.compile(
-    r"""\bhf_[A-Za-z0-9]{20,}            # Hugging Face
-    | \bsk-[A-Za-z0-9_-]{20,}            # OpenAI and others
-    | \bgh[pousr]_[A-Za-z0-9]{30,}       # GitHub
-    | \bAKIA[0-9A-Z]{16}\b               # AWS
-    | AccountKey=[A-Za-z0-9+/=]{20,}     # Azure storage
-    | SharedAccessSignature=sv=
-    | [?&]sig=[A-Za-z0-9%+/=]{20,}       # Azure SAS
-    | -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----
-    """,
-    re.VERBOSE,
-)
 _TELLING_KEY = re.compile(
     r"(^|_)(token|password|passwd|secret|api_?key|account_?key|connection_?string)$", re.IGNORECASE
 )
@@ -36,5 +25,5 @@ def find_secrets(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
             yield from find_secrets(item, (*path, index))
     elif isinstance(value, str):
         telling = path and isinstance(path[-1], str) and _TELLING_KEY.search(path[-1]) and len(value) >= 12
-        if _TOKENS.search(value) or (telling and not _REFERENCE.match(value) and " " not in value):
+        if TOKENS.search(value) or (telling and not _REFERENCE.match(value) and " " not in value):
             yield path

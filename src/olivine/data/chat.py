@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from olivine.config.schema import DataConfig
+from olivine.data.bounds import bounded
 from olivine.errors import ConfigError, DataError, Location
 
 if TYPE_CHECKING:
@@ -54,9 +55,12 @@ def render_chat(config: DataConfig, row: Row, tokenizer: Any, *, completion_only
 
 
 def _apply(tokenizer: Any, messages: list[dict[str, Any]], template: str | None, prompt: bool = False) -> str:
-    return str(
-        tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=prompt)
-    )
+    with bounded():
+        return str(
+            tokenizer.apply_chat_template(
+                messages, chat_template=template, tokenize=False, add_generation_prompt=prompt
+            )
+        )
 
 
 def _marked(tokenizer: Any, messages: list[dict[str, Any]], template: str | None) -> list[tuple[int, int]] | None:
@@ -67,9 +71,13 @@ def _marked(tokenizer: Any, messages: list[dict[str, Any]], template: str | None
     if "generation" not in source.replace("add_generation_prompt", ""):
         return None
     clean = [{key: value for key, value in message.items() if value is not None} for message in messages]
-    _, spans = render_jinja_template(
-        conversations=[clean], chat_template=source, return_assistant_tokens_mask=True, **tokenizer.special_tokens_map
-    )
+    with bounded():
+        _, spans = render_jinja_template(
+            conversations=[clean],
+            chat_template=source,
+            return_assistant_tokens_mask=True,
+            **tokenizer.special_tokens_map,
+        )
     return [(start, end) for start, end in spans[0]] or None
 
 

@@ -16,6 +16,7 @@ from olivine.evaluate.goals import INPUT, Verdict, goals_of, judge, sentence, to
 from olivine.events import Event, EventSink
 from olivine.planning.parts import part_of
 from olivine.planning.plan import EVALUATE_INPUT, Plan, PlannedStep, Source
+from olivine.redaction import redacted
 from olivine.systems.base import Runner, StepAnswer, StepRequest
 
 if TYPE_CHECKING:
@@ -334,7 +335,7 @@ class Run:
 
     def emit(self, event: str, step: str = "", **data: Any) -> None:
         """Tell the sink, and keep it in the run's folder once there is one."""
-        happened = Event(event, step, data)
+        happened = Event(event, step, redacted(data))
         if self.run_dir.is_dir() and event != "progress":
             with open(self.run_dir / "events.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(happened.as_json(), ensure_ascii=False, default=str) + "\n")

@@ -12,6 +12,7 @@ from olivine.engine.card import model_card
 from olivine.engine.result import Result
 from olivine.evaluate.goals import sentence
 from olivine.planning.plan import Plan
+from olivine.redaction import redact
 
 if TYPE_CHECKING:
     from olivine.engine.layouts import OldOutput
@@ -92,8 +93,12 @@ def publish_final(
         files[MISSED] = _missed(result).encode()
     if old is not None:
         files |= {name: content for name, content in old.papers.items() if name not in (STATUS, WORKFLOW, CARD)}
-    publish(files, plan.output_dir)
+    publish({name: _without_secrets(content) for name, content in files.items()}, plan.output_dir)
     return True
+
+
+def _without_secrets(content: Path | bytes) -> Path | bytes:
+    return redact(content.decode()).encode() if isinstance(content, bytes) else content
 
 
 def _holds(output: Path, identity: Mapping[str, Any], final: Artifact | None, folder: str) -> bool:

@@ -17,7 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from olivine.errors import Location, ModelError
+from olivine.models.external_data import check_external_data
 from olivine.passes.base import Format
+from olivine.store.disk import bad_name
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
@@ -37,6 +39,10 @@ BITS: dict[str, int] = {
 """Bits per element of each safetensors dtype."""
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+JSON_LIMIT = 100_000_000
+"""Bytes of ``config.json`` and the like; a larger one is made to fill memory."""
+TOKENIZER_LIMIT = 500_000_000
+"""Bytes of a tokenizer's file, which libraries read whole; the largest known ones have a tenth of it."""
 HEADER_LIMIT = 100_000_000
 """Bytes of header that the safetensors library accepts."""
 
@@ -190,7 +196,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if format is Format.GENAI:
         return _genai(path)
     if format is Format.ONNX:
-        return Checkpoint(path, format, files=model_files(path))
+        files = model_files(path)
+        for file in files:
+            if file.suffix == ".onnx":
+                check_external_data(file)
+        return Checkpoint(path, format, files=files)
     if format is Format.PEFT:
         config = _read_json(path / ADAPTER_CONFIG)
         if not (path / ADAPTER).is_file():
@@ -221,6 +231,9 @@ def model_files(path: Path) -> tuple[Path, ...]:
         return tuple(sorted(file for file in path.rglob("*") if file.is_file()))
     here = [file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")]
     if format in (Format.GENAI, Format.ONNX):
+        for file in here:
+            if not file.name.endswith((".onnx", ".data")):
+                _check_small_file(file)
         return tuple(
             sorted(file for file in here if file.name not in _PAPERS and file.suffix.lower() not in _PAPER_SUFFIXES)
         )
@@ -232,6 +245,8 @@ def model_files(path: Path) -> tuple[Path, ...]:
         # Code that the checkpoint brings shapes what it computes.
         names.update(file.name for file in here if file.suffix == ".py")
     found = [file for file in here if file.name in names]
+    for file in found:
+        _check_small_file(file)
     if format is Format.PEFT and (path / "base").is_dir():
         found += model_files(path / "base")
     return tuple(sorted(found))
@@ -254,7 +269,7 @@ def read_safetensors(file: Path) -> dict[str, TensorInfo]:
             raise ModelError(f"{file.name} is no whole safetensors file", where=where, why=broken, remedy=again)
         try:
             header = json.loads(stream.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelError(
                 f"the header of {file.name} cannot be read: {error}", where=where, why=broken, remedy=again
             ) from None
@@ -268,7 +283,7 @@ def read_safetensors(file: Path) -> dict[str, TensorInfo]:
             begin, stop = entry["data_offsets"]
             shape = tuple(int(each) for each in entry["shape"])
             tensor = TensorInfo(entry["dtype"], shape, file.name, 8 + length + begin)
-            whole = stop - begin == tensor.bytes and begin >= 0
+            whole = stop - begin == tensor.bytes and begin >= 0 and min(shape, default=0) >= 0
         except (KeyError, TypeError, ValueError):
             whole = False
         if not whole:
@@ -348,19 +363,66 @@ def _genai(path: Path) -> Checkpoint:
     model = config.get("model")
     decoder = model.get("decoder") if isinstance(model, dict) else None
     name = decoder.get("filename") if isinstance(decoder, dict) else None
+    if isinstance(name, str) and bad_name(name):
+        raise ModelError(
+            f"genai_config.json names {name!r} as the decoder, which is no file beside it",
+            where=Location(str(path / GENAI_CONFIG)),
+            why=bad_name(name),
+            remedy="use a model whose files lie in its own folder",
+        )
     if isinstance(name, str) and not (path / name).is_file():
         raise ModelError(
             f"{name} is missing, the decoder that genai_config.json names",
             where=Location(str(path / GENAI_CONFIG)),
             remedy="copy the whole folder, or build the model again",
         )
-    return Checkpoint(path, Format.GENAI, config, files=model_files(path))
+    files = model_files(path)
+    for file in files:
+        if file.suffix == ".onnx":
+            check_external_data(file)
+    return Checkpoint(path, Format.GENAI, config, files=files)
+
+
+def _check_small_file(file: Path) -> None:
+    """Refuse a file that would fill memory, or that is a link to something of this machine's instead of the model's.
+
+    Files of the hub's cache are links into its ``blobs``; weights may lie anywhere, for nothing but weights is read as
+    weights.
+    """
+    if file.suffix == ".safetensors":
+        return
+    limit = TOKENIZER_LIMIT if file.name in TOKENIZER_FILES else JSON_LIMIT
+    size = file.stat().st_size
+    if size > limit:
+        raise ModelError(
+            f"{file.name} has {size:,} bytes; no model has one of more than {limit:,}",
+            where=Location(str(file)),
+            why="libraries read it whole, and would fill the memory",
+            remedy="download the model again from a source that you trust",
+        )
+    if not file.is_symlink():
+        return
+    folder, target = file.parent.resolve(), file.resolve()
+    repository = folder.parent.parent
+    in_hub_cache = folder.parent.name == "snapshots" and target.is_relative_to(repository / "blobs")
+    if not in_hub_cache and not target.is_relative_to(folder):
+        raise ModelError(
+            f"{file.name} is a link to {target}, outside the model's folder",
+            where=Location(str(file)),
+            why="a model from elsewhere could so have a file of this machine copied into its result",
+            remedy=f"if it is yours, put a copy there: cp --remove-destination {target} {file}",
+        )
 
 
 def _read_json(file: Path) -> dict[str, Any]:
     """Read a JSON object, or raise a ModelError that names the line."""
+    _check_small_file(file)
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ModelError(
+            f"{file.name} is nested too deeply", where=Location(str(file)), remedy="download the model again"
+        ) from None
     except json.JSONDecodeError as error:
         raise ModelError(
             f"{file.name} is not valid JSON: {error.msg}",
@@ -369,6 +431,10 @@ def _read_json(file: Path) -> dict[str, Any]:
         ) from None
     except UnicodeDecodeError:
         raise ModelError(f"{file.name} is not text", where=Location(str(file)), remedy="download it again") from None
+    except ValueError as error:  # a number with more digits than Python reads
+        raise ModelError(
+            f"{file.name} cannot be read: {error}", where=Location(str(file)), remedy="download the model again"
+        ) from None
     if not isinstance(found, dict):
         raise ModelError(f"{file.name} holds no JSON object", where=Location(str(file)), remedy="download it again")
     return found

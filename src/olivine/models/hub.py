@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from olivine.errors import ModelError, UnavailableError
+from olivine.store.disk import bad_name
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -134,11 +135,15 @@ def _cached(model_id: str, revision: str) -> Path | None:
 
     repository = cache_folder() / f"models--{model_id.replace('/', '--')}"
     commit = revision
+    if bad_name(revision):
+        return None
     if not _COMMIT.fullmatch(revision):
         reference = repository / "refs" / revision
         if not reference.is_file():
             return None
-        commit = reference.read_text(encoding="utf-8").strip()
+        commit = reference.read_text(encoding="utf-8", errors="replace").strip()
+        if not _COMMIT.fullmatch(commit):
+            return None
     snapshot = repository / "snapshots" / commit
     if not snapshot.is_dir():
         return None

@@ -28,7 +28,7 @@ class HfModel(TextModel):
     Args:
         path: folder with ``config.json`` and safetensors.
         target: ``device: gpu`` loads it on the first CUDA device.
-        trust_remote_code: whether code that comes with the model may run.
+        trust_remote_code: whether code that comes with the model may run; that of its tokenizer never does.
 
     Raises:
         ModelError: the folder is damaged, or transformers does not know the model.
@@ -56,7 +56,7 @@ class HfModel(TextModel):
             self._device = "cuda"
         dtype = compute_dtype(checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype"), target.device)
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+            self._tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
             place = {}
             if can_dequantise(checkpoint.config):
                 model, info = _dequantised(checkpoint, dtype, trust_remote_code=trust_remote_code)

@@ -8,8 +8,10 @@ from typing import Any
 from olivine.errors import ModelError, UnavailableError
 
 
-def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Any:
+def load_tokenizer(path: Path) -> Any:
     """Load the tokenizer in ``path``: a checkpoint, an adapter that brings one, or a GenAI folder.
+
+    Code that comes with a tokenizer never runs, also where that of the model may.
 
     Raises:
         ModelError: there is none, or it cannot be read.
@@ -22,7 +24,7 @@ def load_tokenizer(path: Path, *, trust_remote_code: bool = False) -> Any:
             f"tokenising needs transformers: {error}", remedy="`pip install 'olivine[torch]'`"
         ) from None
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=True)
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"the tokenizer in {path} cannot be loaded",

@@ -22,6 +22,7 @@ from olivine.passes import registry as pass_registry
 from olivine.passes.base import Accelerator, Format, ModelFacts, Params, PlanContext
 from olivine.planning.requirements import check_requirements, versions_of
 from olivine.planning.step import Step
+from olivine.store import digest_json
 
 if TYPE_CHECKING:
     from olivine.config import Loaded
@@ -260,7 +261,9 @@ class _Planner:
         if located.revision:
             identity = f"hub:{given.model_path}@{located.revision}"
         else:
-            identity = f"files:{self.store.digest_tree(located.path)}"
+            # Only what shapes the model: a link in the folder may lead to the whole disk.
+            files = [[str(each.relative_to(located.path)), self.store.digest_file(each)] for each in checkpoint.files]
+            identity = f"files:{digest_json(files)}"
         source = Source(path=located.path, identity=identity)
         facts = ModelFacts(checkpoint.format, checkpoint.config, located.path, checkpoint.modules)
         if checkpoint.needs_remote_code and not self.trust:
@@ -268,6 +271,10 @@ class _Planner:
                 "the model brings Python code of its own; it will not run, the installed library's implementation is "
                 "used (--trust-remote-code allows it)"
             )
+        if self.trust and (checkpoint.needs_remote_code or any(located.path.glob("*.py"))):
+            from olivine.models.remote_code import describe_code
+
+            self.notes.append(f"code that comes with the model will run: {describe_code(located.path)}")
         if given.adapter_path is None:
             return source, facts, None
         adapter = Path(given.adapter_path)

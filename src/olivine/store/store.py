@@ -32,6 +32,7 @@ from typing import Any
 
 from olivine import __version__
 from olivine.errors import StoreError
+from olivine.redaction import redacted
 from olivine.store.artifact import (
     FILES,
     MANIFEST,
@@ -546,15 +547,15 @@ class Staging:
             manifest = Manifest(
                 digest=self._digest,
                 format=str(format),
-                step=dict(step),
-                inputs=dict(inputs),
+                step=redacted(dict(step)),
+                inputs=redacted(dict(inputs)),
                 files=self._seal(),
                 created=time.time(),
                 seconds=seconds,
                 peak_memory_bytes=peak_memory,
-                metrics=dict(metrics or {}),
-                attributes=dict(attributes or {}),
-                history=tuple(history),
+                metrics=redacted(dict(metrics or {})),
+                attributes=redacted(dict(attributes or {})),
+                history=redacted(tuple(history)),
                 olivine=__version__,
             )
             for name, content in manifest_files(manifest).items():

@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import IO, Any
 
 from olivine.hardware.machine import this_machine
+from olivine.redaction import environment_for_child, redact
 from olivine.systems.base import Failure, Report, Runner, StepAnswer, StepRequest
 from olivine.systems.failures import killed
-
-SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN")
-"""Environment variables that a worker gets only when its system says ``hf_token: true``."""
 
 
 class LocalRunner(Runner):
     """Runs Steps in worker processes on this machine.
 
     Args:
-        log: file for what workers print before their first Step gives them its own log.
+        log: file for everything that workers and their libraries print, without secrets.
         give_token: whether workers may see the Hugging Face token of this environment.
     """
 
@@ -33,6 +31,7 @@ class LocalRunner(Runner):
         self._log = log
         self._give_token = give_token
         self._worker: subprocess.Popen[str] | None = None
+        self._pump: threading.Thread | None = None
 
     def run(self, request: StepRequest, report: Report, *, fresh: bool = False) -> StepAnswer:
         """See :meth:`Runner.run`."""
@@ -72,20 +71,23 @@ class LocalRunner(Runner):
         """Return the worker, a new one if there is none or it has ended."""
         if self._worker is not None and self._worker.poll() is None:
             return self._worker
-        environment = {key: value for key, value in os.environ.items() if self._give_token or key not in SECRETS}
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._log, "ab") as log:
-            self._worker = self._spawn(environment, log)
+        self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._worker = self._spawn(environment_for_child(hub_token=self._give_token))
+        assert self._worker.stderr is not None
+        self._pump = threading.Thread(target=_write_log, args=(self._worker.stderr, self._log), daemon=True)
+        self._pump.start()
         return self._worker
 
-    def _spawn(self, environment: dict[str, str], log: IO[bytes]) -> subprocess.Popen[str]:
+    @staticmethod
+    def _spawn(environment: dict[str, str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "olivine", "worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
+            errors="replace",
             env=environment,
             # Ctrl-C reaches the engine alone, which then ends the worker in order.
             start_new_session=True,
@@ -120,9 +122,17 @@ class LocalRunner(Runner):
             worker.wait()
         self._close_pipes(worker)
 
-    @staticmethod
-    def _close_pipes(worker: subprocess.Popen[str]) -> None:
+    def _close_pipes(self, worker: subprocess.Popen[str]) -> None:
+        if self._pump is not None:
+            self._pump.join(timeout=5)  # what the worker said last; a grandchild may hold the pipe open
         for pipe in (worker.stdin, worker.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+
+def _write_log(said: IO[str], log: Path) -> None:
+    """Write what a worker says to ``log`` until it ends; this process outlives the worker's crash."""
+    with said, open(log, "a", encoding="utf-8", buffering=1) as file:
+        for line in said:
+            file.write(redact(line))

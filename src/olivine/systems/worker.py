@@ -1,7 +1,8 @@
 """The worker: reads requests from standard input, one JSON object a line, runs each Step, answers on standard output.
 
-Whatever libraries print goes to the run's log: file descriptors 1 and 2 point there while the worker lives. When its
-standard input ends without a ``stop``, whoever started it is gone, and so the worker goes at once.
+Whatever libraries print, native code included, goes to standard error, which whoever started the worker writes to the
+run's log, without secrets. When its standard input ends without a ``stop``, whoever started it is gone, and so the
+worker goes at once.
 """
 
 from __future__ import annotations
@@ -28,14 +29,19 @@ from olivine.systems.failures import explain
 
 PROGRESS_INTERVAL_S = 0.1
 
+NO_TELEMETRY = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")
+"""What keeps libraries from reporting who uses them."""
+
 
 def serve() -> NoReturn:
     """Serve requests until told to stop, and end the process: to take torch down in order takes a second or two."""
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for name in NO_TELEMETRY:
+        os.environ[name] = "1"
     requests: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
     while True:
@@ -43,8 +49,9 @@ def serve() -> NoReturn:
         if request.get("stop"):
             _leave()
         logging.basicConfig(level=request["log_level"], force=True)
-        with _output_into(Path(request["log"])):
-            _serve_one(request, answers)
+        _serve_one(request, answers)
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 def _leave() -> NoReturn:
@@ -172,24 +179,3 @@ class _Reporter:
     def note(self, text: str) -> None:
         """See :class:`olivine.passes.base.RunContext`."""
         self.send("note", text=text)
-
-
-@contextlib.contextmanager
-def _output_into(log: Path) -> Any:
-    """Send standard output and standard error, also those of native code, to ``log``."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
-    with open(log, "ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.dup2(kept[0], 1)
-        os.dup2(kept[1], 2)
-        os.close(kept[0])
-        os.close(kept[1])

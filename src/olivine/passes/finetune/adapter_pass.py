@@ -170,7 +170,7 @@ class AdapterPass(Pass[AdapterParamsT]):
         on_gpu = context.host.device == "gpu"
         context.progress(0, None, message="loading libraries")
         _quiet()
-        tokenizer = load_tokenizer(base, context.trust_remote_code)
+        tokenizer = load_tokenizer(base)
         context.progress(0, None, message="reading data")
         data = read_data(params, context, tokenizer)
         check_lengths(data, base)
@@ -301,8 +301,8 @@ def name_of(folder: Path) -> str:
     return folder.name
 
 
-def load_tokenizer(base: Checkpoint, trust_remote_code: bool) -> Any:
-    """Load the checkpoint's tokenizer.
+def load_tokenizer(base: Checkpoint) -> Any:
+    """Load the checkpoint's tokenizer; code that comes with it never runs.
 
     Raises:
         ModelError: there is none, or it cannot be read.
@@ -310,7 +310,7 @@ def load_tokenizer(base: Checkpoint, trust_remote_code: bool) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(base.path, local_files_only=True, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(base.path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
             f"the tokenizer in {base.path} cannot be loaded: {str(error).splitlines()[0]}",
