@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -55,6 +56,7 @@ _SHAPING = (
     CONFIG, "generation_config.json", INDEX, ADAPTER_CONFIG, "preprocessor_config.json", "processor_config.json",
     "quantize_config.json", "quantization_config.json",
 )  # fmt: skip
+_READ_WHOLE = frozenset({".json", ".jinja", ".txt", ".py", ".model"})
 _PAPERS = frozenset({"status.json", "metrics.json", "workflow.json", "manifest.json"})
 _PAPER_SUFFIXES = frozenset({".md", ".html", ".log", ".yaml", ".yml", ".png"})
 
@@ -232,8 +234,7 @@ def model_files(path: Path) -> tuple[Path, ...]:
     here = [file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")]
     if format in (Format.GENAI, Format.ONNX):
         for file in here:
-            if not file.name.endswith((".onnx", ".data")):
-                _check_small_file(file)
+            _check_small_file(file)
         return tuple(
             sorted(file for file in here if file.name not in _PAPERS and file.suffix.lower() not in _PAPER_SUFFIXES)
         )
@@ -391,7 +392,10 @@ def _check_small_file(file: Path) -> None:
     """
     if file.suffix == ".safetensors":
         return
-    limit = TOKENIZER_LIMIT if file.name in TOKENIZER_FILES else JSON_LIMIT
+    if file.name in TOKENIZER_FILES:
+        limit = TOKENIZER_LIMIT
+    else:  # what is neither is an ONNX file or its data
+        limit = JSON_LIMIT if file.suffix in _READ_WHOLE else sys.maxsize
     size = file.stat().st_size
     if size > limit:
         raise ModelError(

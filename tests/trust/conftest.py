@@ -1,0 +1,8 @@
+"""The project of the workflow tests, here too."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent.parent / "workflow"))

@@ -1,0 +1,273 @@
+"""A stranger's configuration, model and data: reading, checking and planning run nothing of it, and stay small."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from olivine.config import load
+from olivine.config.schema import DataConfig
+from olivine.data.bounds import TooLong, bounded
+from olivine.data.chat import render_chat
+from olivine.data.formats import Row
+from olivine.errors import ConfigError, DataError, ModelError, OlivineError
+from olivine.models.checkpoint import read_checkpoint
+from olivine.models.external_data import check_external_data, external_files
+from olivine.models.hub import locate
+
+
+class Trap:
+    """Unpickling it, or running the code beside it, makes the file ``sprung``."""
+
+    def __init__(self, sprung: Path) -> None:
+        self.sprung = sprung
+        self.code = f"import pathlib\npathlib.Path({str(sprung)!r}).write_text('x')\n"
+
+    def __reduce__(self) -> Any:
+        return exec, (self.code,)
+
+
+@pytest.fixture
+def trap(tmp_path: Path) -> Trap:
+    return Trap(tmp_path / "sprung")
+
+
+@pytest.fixture
+def model(tmp_path: Path, pico_model: Path) -> Path:
+    return Path(shutil.copytree(pico_model, tmp_path / "model"))
+
+
+def plan(folder: Path, config: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
+    (folder / "workflow.json").write_text(json.dumps(config))
+    return subprocess.run(
+        [sys.executable, "-m", "olivine", "plan", "workflow.json", *arguments],
+        cwd=folder,
+        env=os.environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_plan_runs_nothing_that_lies_in_the_model_or_beside_the_data(tmp_path: Path, model: Path, trap: Trap) -> None:
+    config = json.loads((model / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "modeling_trap.C", "AutoModelForCausalLM": "modeling_trap.M"}
+    (model / "config.json").write_text(json.dumps(config))
+    tokenizer = json.loads((model / "tokenizer_config.json").read_text())
+    tokenizer["auto_map"] = {"AutoTokenizer": ["tokenization_trap.T", None]}
+    (model / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    for name in ("modeling_trap.py", "tokenization_trap.py", "__init__.py", "setup.py"):
+        (model / name).write_text(trap.code)
+    (model / "pytorch_model.bin").write_bytes(pickle.dumps(trap))
+    (model / "training_args.bin").write_bytes(pickle.dumps(trap))
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "data.py").write_text(trap.code)
+    (data / "sitecustomize.py").write_text(trap.code)
+    (data / "train.jsonl").write_text('{"messages": [{"role": "user", "content": "hi"}]}\n' * 8)
+    workflow = {
+        "input_model": {"model_path": "model", "load_kwargs": {"trust_remote_code": True}},
+        "data_configs": [{"name": "d", "data_files": "data/train.jsonl", "chat_template": True, "max_seq_len": 64}],
+        "passes": {
+            "lora": {"type": "LoRA", "target_modules": ["o_proj"], "train_data_config": "d"},
+            "merge": {"type": "MergeAdapterWeights"},
+            "b": {"type": "ModelBuilder", "precision": "int4"},
+        },
+    }
+    plan(tmp_path, {**workflow, "data_configs": [{**workflow["data_configs"][0], "user_script": "data/data.py"}]})
+    shown = plan(tmp_path, workflow, "--show-data", "1")
+    assert not trap.sprung.exists()
+    assert "AutoTokenizer" not in shown.stdout
+    done = plan(tmp_path, workflow, "--trust-remote-code")
+    assert not trap.sprung.exists()
+    assert done.returncode == 0, done.stderr
+    assert "code that comes with the model will run: __init__.py, modeling_trap.py" in done.stdout
+    assert "sha256" in done.stdout
+
+
+def test_weights_that_are_pickles_are_refused_with_the_command_that_converts_them(model: Path, trap: Trap) -> None:
+    (model / "model.safetensors").unlink()
+    (model / "pytorch_model.bin").write_bytes(pickle.dumps(trap))
+    with pytest.raises(ModelError, match=r"pickles.*save_pretrained"):
+        read_checkpoint(model)
+    assert not trap.sprung.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "input_model: !!python/object/apply:os.system ['touch sprung']\n",
+        "input_model: !!python/name:os.system\n",
+        "? !!python/object/new:os.system ['touch sprung']\n: 1\n",
+        "input_model: !include /etc/passwd\n",
+    ],
+)
+def test_yaml_tags_make_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "w.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path / "w.yaml")
+    assert "root:" not in str(caught.value)
+    assert not Path("sprung").exists()
+
+
+TEMPLATES = {
+    "reaches out": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "calls the system": "{{ cycler.__init__.__globals__.os.system('touch sprung') }}",
+    "reads a file": "{% include '/etc/passwd' %}",
+    "loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "fills memory": "{{ 'x' * 9000000000 }}",
+}
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_a_chat_template_cannot_reach_out_loop_or_fill_memory(
+    pico_model: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoTokenizer
+
+    monkeypatch.setattr(bounded.__wrapped__, "__defaults__", (1.0, 2**30))
+    tokenizer = AutoTokenizer.from_pretrained(pico_model)
+    row = Row({"messages": [{"role": "user", "content": "hi"}]}, "d.jsonl", 1)
+    config = DataConfig(name="d", chat_template=TEMPLATES[kind])
+    with pytest.raises(DataError, match="chat template refuses"):
+        render_chat(config, row, tokenizer, completion_only=False)
+    assert not Path("sprung").exists()
+
+
+def test_bounds_are_gone_afterwards() -> None:
+    import resource
+    import time
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(TooLong), bounded(0.05):
+        time.sleep(5)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+    time.sleep(0.1)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "tokenizer_config.json", "chat_template.jinja"])
+def test_a_file_of_two_gigabytes_is_refused_unread(model: Path, name: str) -> None:
+    with open(model / name, "ab") as file:
+        file.truncate(2_000_000_000)
+    with pytest.raises(ModelError, match=f"{name} has 2,000,000,000 bytes"):
+        read_checkpoint(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("config.json", "[" * 100_000), ("config.json", '{"a": ' + "1" * 5000 + "}"), ("config.json", "\0")],
+)
+def test_json_made_to_break_a_parser_is_an_error_of_the_model(model: Path, name: str, text: str) -> None:
+    (model / name).write_text(text)
+    with pytest.raises(ModelError):
+        read_checkpoint(model)
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../outside.json", "/dev/zero", "/proc/self/environ"])
+def test_a_link_out_of_the_model_s_folder_is_not_followed(tmp_path: Path, model: Path, target: str) -> None:
+    (tmp_path / "outside.json").write_text("{}")
+    (model / "tokenizer.json").unlink()
+    (model / "tokenizer.json").symlink_to(target)
+    if target == "/dev/zero":  # a device is no file, and so no part of the model
+        assert all(file.name != "tokenizer.json" for file in read_checkpoint(model).files)
+        return
+    with pytest.raises(ModelError, match="outside the model's folder"):
+        read_checkpoint(model)
+
+
+def test_links_into_the_hub_s_cache_are_followed(tmp_path: Path, pico_model: Path) -> None:
+    repository = tmp_path / "models--org--pico"
+    snapshot = repository / "snapshots" / ("0" * 40)
+    shutil.copytree(pico_model, repository / "blobs")
+    snapshot.mkdir(parents=True)
+    for file in (repository / "blobs").iterdir():
+        (snapshot / file.name).symlink_to(f"../../blobs/{file.name}")
+    assert read_checkpoint(snapshot).config
+
+
+@pytest.mark.parametrize("shard", ["../other.safetensors", "/etc/passwd", "a/b.safetensors", "pytorch_model.bin"])
+def test_an_index_names_files_beside_it_only(model: Path, shard: str) -> None:
+    (model / "model.safetensors").rename(model / "model-1.safetensors")
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    with pytest.raises(ModelError, match="no safetensors file beside it"):
+        read_checkpoint(model)
+
+
+@pytest.mark.parametrize(
+    ("model_id", "revision"),
+    [("../../etc", None), ("org/../../etc", None), ("org/pico", "../../../../etc/passwd"), ("org/pico\0", None)],
+)
+def test_an_id_or_revision_cannot_lead_out_of_the_hub_s_cache(
+    model_id: str, revision: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(OlivineError):
+        locate(model_id, revision)
+
+
+def onnx_file(folder: Path, location: str, *, inside: str = "initializer") -> Path:
+    """Write an ONNX file with one tensor whose data lies at ``location``."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    tensor = TensorProto(name="w", data_type=1, dims=[1], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location)
+    tensor.external_data.add(key="length", value="4")
+    nodes, initializers = [], [tensor]
+    if inside == "node":
+        nodes, initializers = [helper.make_node("Constant", [], ["w"], value=tensor)], []
+    graph = helper.make_graph(nodes, "g", [], [helper.make_tensor_value_info("w", 1, [1])], initializers)
+    folder.mkdir(exist_ok=True)
+    (folder / "model.onnx").write_bytes(helper.make_model(graph).SerializeToString())
+    assert onnx.load(folder / "model.onnx", load_external_data=False).graph.name == "g"
+    return folder / "model.onnx"
+
+
+@pytest.mark.parametrize("inside", ["initializer", "node"])
+@pytest.mark.parametrize("location", ["../secret", "/dev/zero", "/etc/passwd", "C:\\x", "linked", "folder"])
+def test_external_data_is_read_from_beside_the_onnx_file_only(tmp_path: Path, location: str, inside: str) -> None:
+    file = onnx_file(tmp_path / "m", location, inside=inside)
+    (tmp_path / "secret").write_bytes(b"1234")
+    if location == "linked":
+        (tmp_path / "m" / "linked").symlink_to(tmp_path / "secret")
+    (tmp_path / "m" / "folder").mkdir()
+    assert external_files(file) == {location}
+    with pytest.raises(ModelError, match=r"takes its weights from|outside the model's folder"):
+        read_checkpoint(tmp_path / "m")
+
+
+def test_external_data_beside_the_file_is_right_and_a_cut_file_is_told(tmp_path: Path) -> None:
+    file = onnx_file(tmp_path / "m", "model.onnx.data")
+    check_external_data(file)
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(ModelError, match="no whole ONNX file"):
+        check_external_data(file)
+
+
+def test_a_genai_folder_cannot_name_a_decoder_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "genai_config.json").write_text('{"model": {"decoder": {"filename": "../../model.onnx"}}}')
+    with pytest.raises(ModelError, match="no file beside it"):
+        read_checkpoint(tmp_path)
+
+
+def test_names_of_passes_and_data_cannot_lead_anywhere(tmp_path: Path, model: Path) -> None:
+    done = plan(
+        tmp_path,
+        {
+            "input_model": {"model_path": "model"},
+            "data_configs": [{"name": "../../d", "data_files": "x.jsonl"}],
+            "passes": {"../../../escape": {"type": "ModelBuilder", "precision": "int4"}},
+        },
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["model", "workflow.json"]
