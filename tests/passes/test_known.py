@@ -38,6 +38,23 @@ def test_every_pass_with_parameters_is_in_the_table_and_every_kind_is_a_kind() -
     assert kinds <= {*known.KIND_WORDS, "any"}
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("TrtMatMulToConvTransform", "save_as_external_data", True),
+        ("OpenVINOWeightCompression", "ignored_scope", "lm_head"),
+        ("QuarkQuantization", "exclude", {"lm_head": True}),
+        ("QNNConversion", "use_olive_env", True),
+        ("OnnxConversion", "input_tensor_func", "make_inputs"),
+        ("SelectiveMixedPrecision", "keep_tied_word_embeddings", False),
+    ],
+)
+def test_parameters_of_single_releases_are_known_too(name: str, key: str, value: Any) -> None:
+    found = known.find(name)
+    assert found is not None
+    assert known.fits(value, found.parameters[key])
+
+
 def test_groups_are_opened() -> None:
     found = known.find("OnnxConversion")
     assert found is not None

@@ -190,6 +190,7 @@ _TABLE: dict[str, tuple[tuple[str, str | None, str | None, str, str], ...]] = {
         ("OnnxIODataTypeConverter", None, None, _YET, _WITH_OLIVE),
         ("OnnxIOFloat16ToFloat32", "0.7", "OnnxIODataTypeConverter", "", ""),
         ("DynamicToFixedShape", None, None, _YET, _WITH_OLIVE),
+        ("TrtMatMulToConvTransform", "0.9.2", None, _GONE, _WITH_OLIVE),
         ("InputNCHWtoNHWC", None, None, _YET, _WITH_OLIVE),
         ("StaticLLM", None, None, _YET, _WITH_OLIVE),
         ("ComposeOnnxModels", None, None, _YET, _WITH_OLIVE),

@@ -1,7 +1,7 @@
 """The parameters of every pass of Olive, of all its releases together, by name and kind.
 
 One text per pass, so that only those of a pass that somebody asks for are taken apart: ``name:kind``, with ``|``
-between kinds; ``+name`` stands for a group. Gathered from the releases 0.2.1 to 0.13.0 of Olive, and from
+between kinds; ``+name`` stands for a group. Gathered from the releases 0.1.0 to 0.13.0 of Olive, and from
 configurations published since.
 """
 
@@ -157,8 +157,9 @@ PARAMETERS: dict[str, str] = {
     ),
     "OnnxBnb4Quantization": "+external nodes_to_exclude:list precision:str quant_type:str quantized_modules:list",
     "OnnxConversion": (
-        "+external data_config:data device:str dynamic:bool merge_adapter_weights:bool merge_components:bool "
-        "optimize:bool parallel_jobs:int past_key_value_name:str save_metadata_for_token_generation:bool "
+        "+external data_config:data device:str dynamic:bool dynamic_axes:object input_names:list input_shapes:list "
+        "input_tensor_func:str input_types:list merge_adapter_weights:bool merge_components:bool optimize:bool "
+        "output_names:list parallel_jobs:int past_key_value_name:str save_metadata_for_token_generation:bool "
         "target_opset:int torch_dtype:str use_device:str use_dynamo_exporter:bool"
     ),
     "OnnxDiscrepancyCheck": (
@@ -197,26 +198,26 @@ PARAMETERS: dict[str, str] = {
         "onnxoptimizer_optimize:bool onnxscript_optimize:bool"
     ),
     "OnnxQuantization": (
-        "+external +loader ActivationSymmetric:bool EnableSubgraph:bool ForceQuantizeNoInputCheck:bool "
-        "MatMulConstBOnly:bool WeightSymmetric:bool activation_symmetric:bool activation_type:str "
+        "+external +loader activation_symmetric:bool activation_type:str ActivationSymmetric:bool "
         "append_first_op_types_to_quantize_list:bool calibrate_method:str calibration_providers:list data_config:data "
-        "extra.Sigmoid.nnapi:bool extra_options:object min_real_range:float nodes_to_exclude:list "
-        "nodes_to_quantize:list op_types_to_exclude:list op_types_to_quantize:list optimize_model:bool "
-        "per_channel:bool precision:str prepare_qdq_config:bool prepare_qnn_config:bool qnn_extra_options:object "
-        "quant_format:str quant_mode:str quant_preprocess:bool reduce_range:bool tensor_quant_overrides:object "
-        "weight_symmetric:bool weight_type:str"
+        "EnableSubgraph:bool extra.Sigmoid.nnapi:bool extra_options:object ForceQuantizeNoInputCheck:bool "
+        "MatMulConstBOnly:bool min_real_range:float nodes_to_exclude:list nodes_to_quantize:list "
+        "op_types_to_exclude:list op_types_to_quantize:list optimize_model:bool per_channel:bool precision:str "
+        "prepare_qdq_config:bool prepare_qnn_config:bool qnn_extra_options:object quant_format:str quant_mode:str "
+        "quant_preprocess:bool reduce_range:bool tensor_quant_overrides:object use_external_data_format:bool "
+        "weight_symmetric:bool weight_type:str WeightSymmetric:bool"
     ),
     "OnnxQuantizationPreprocess": "+external skip_onnx_shape:bool skip_optimization:bool skip_symbolic_shape:bool",
     "OnnxScriptFusion": "+external",
     "OnnxStaticQuantization": (
-        "+external +loader ActivationSymmetric:bool EnableSubgraph:bool ForceQuantizeNoInputCheck:bool "
-        "MatMulConstBOnly:bool WeightSymmetric:bool activation_symmetric:bool activation_type:str "
+        "+external +loader activation_symmetric:bool activation_type:str ActivationSymmetric:bool "
         "append_first_op_types_to_quantize_list:bool calibrate_method:str calibration_providers:list data_config:data "
-        "extra.Sigmoid.nnapi:bool extra_options:object min_real_range:float nodes_to_exclude:list "
-        "nodes_to_quantize:list op_types_to_exclude:list op_types_to_quantize:list optimize_model:bool "
-        "per_channel:bool precision:str prepare_qdq_config:bool prepare_qnn_config:bool qnn_extra_options:object "
-        "quant_format:str quant_mode:str quant_preprocess:bool reduce_range:bool tensor_quant_overrides:object "
-        "weight_symmetric:bool weight_type:str"
+        "EnableSubgraph:bool extra.Sigmoid.nnapi:bool extra_options:object ForceQuantizeNoInputCheck:bool "
+        "MatMulConstBOnly:bool min_real_range:float nodes_to_exclude:list nodes_to_quantize:list "
+        "op_types_to_exclude:list op_types_to_quantize:list optimize_model:bool per_channel:bool precision:str "
+        "prepare_qdq_config:bool prepare_qnn_config:bool qnn_extra_options:object quant_format:str quant_mode:str "
+        "quant_preprocess:bool reduce_range:bool tensor_quant_overrides:object use_external_data_format:bool "
+        "weight_symmetric:bool weight_type:str WeightSymmetric:bool"
     ),
     "OpenVINOConversion": (
         "compress_to_fp16:bool data_config:data example_input_func:str extra_config:object extra_configs:object "
@@ -239,7 +240,7 @@ PARAMETERS: dict[str, str] = {
         "validation_func:str"
     ),
     "OpenVINOWeightCompression": (
-        "compress_config:object data_config:data extra_args:object ignored_scope:list ignored_scope_type:list|str "
+        "compress_config:object data_config:data extra_args:object ignored_scope:list|str ignored_scope_type:list|str "
         "reuse_cache:bool target_device:str transform_fn:str"
     ),
     "OptimumConversion": (
@@ -263,7 +264,8 @@ PARAMETERS: dict[str, str] = {
     "OrtTransformersOptimization": (
         "+external data_config:data float16:bool force_fp16_inputs:object force_fp32_nodes:list force_fp32_ops:list "
         "hidden_size:int input_int32:bool keep_io_types:bool model_type:str num_heads:int num_key_value_heads:int "
-        "only_onnxruntime:bool opt_level:any optimization_options:object target_provider:str use_gpu:bool use_gqa:bool"
+        "only_onnxruntime:bool opt_level:any optimization_options:object target_provider:str "
+        "use_external_data_format:bool use_gpu:bool use_gqa:bool"
     ),
     "PyTorchTensorParallel": "class_name:str parallel_jobs:int world_size:int",
     "QairtEncapsulation": (
@@ -290,26 +292,26 @@ PARAMETERS: dict[str, str] = {
         "+external fuse_layernorm:bool inputs_to_make_channel_last:list outputs_to_make_channel_last:list"
     ),
     "QuantizationAwareTraining": (
-        "checkpoint_path:str data_config:data do_validate:bool gpus:int logger:bool|list|str modules_to_fuse:list "
-        "num_epochs:int num_steps:int pl_extra_args:object ptl_data_module:str ptl_module:str qconfig_func:str "
-        "seed:int train_batch_size:int train_data_config:data train_data_dir:str train_dataloader_func:str "
-        "training_loop_func:str val_data_config:data val_data_dir:str"
+        "checkpoint_path:str data_config:data do_validate:bool gpus:int input_shapes:list input_types:list "
+        "logger:bool|list|str modules_to_fuse:list num_epochs:int num_steps:int pl_extra_args:object "
+        "ptl_data_module:str ptl_module:str qconfig_func:str seed:int train_batch_size:int train_data_config:data "
+        "train_data_dir:str train_dataloader_func:str training_loop_func:str val_data_config:data val_data_dir:str"
     ),
     "QuarkQuantization": (
         "+external algo_config:list attention_dtype:str batch_size:int custom_mode:str data_config:data data_type:str "
-        "dataset:str exclude:list exclude_layers:list export_weight_format:str extra_options:object "
+        "dataset:str exclude:list|object exclude_layers:list export_weight_format:str extra_options:object "
         "global_config:object kv_cache_dtype:str kv_cache_post_rope:bool layer_quant_scheme:list "
-        "layer_type_config:list min_kv_scale:float model_export:list|str num_calib_data:int pack_method:str "
+        "layer_type_config:list|object min_kv_scale:float model_export:list|str num_calib_data:int pack_method:str "
         "quant_algo:list|str quant_config:object quant_format:str quant_mode:str quant_scheme:str seq_len:int "
-        "specific_layer_config:list trust_remote_code:bool"
+        "specific_layer_config:list|object trust_remote_code:bool"
     ),
     "QuarkQuantizationVitisAI": (
         "+external algo_config:list attention_dtype:str batch_size:int custom_mode:str data_config:data data_type:str "
-        "dataset:str exclude:list exclude_layers:list export_weight_format:str extra_options:object "
+        "dataset:str exclude:list|object exclude_layers:list export_weight_format:str extra_options:object "
         "global_config:object kv_cache_dtype:str kv_cache_post_rope:bool layer_quant_scheme:list "
-        "layer_type_config:list min_kv_scale:float model_export:list|str num_calib_data:int pack_method:str "
+        "layer_type_config:list|object min_kv_scale:float model_export:list|str num_calib_data:int pack_method:str "
         "quant_algo:list|str quant_config:object quant_format:str quant_mode:str quant_scheme:str seq_len:int "
-        "specific_layer_config:list trust_remote_code:bool"
+        "specific_layer_config:list|object trust_remote_code:bool"
     ),
     "QuaRot": (
         "a_asym:bool a_bits:int a_clip_ratio:float a_groupsize:int calibration_batch_size:int "
@@ -352,6 +354,7 @@ PARAMETERS: dict[str, str] = {
     "SplitModel": "+external split_assignments:object|str",
     "StaticLLM": "batch_size:int context_length:int group_session_options:object",
     "TorchTRTConversion": "data_config:data float16:bool layer_name_filter:list|str max_layer:int min_layer:int",
+    "TrtMatMulToConvTransform": "+external",
     "VitisAIAddMetaData": "activation_type:str config_meta_data_keys:list quant_type:str weight_type:str",
     "VitisAIQuantization": (
         "+external +loader ActivationSymmetric:bool AddQDQPairToWeight:bool WeightSymmetric:bool activation_type:str "
