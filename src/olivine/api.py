@@ -22,6 +22,7 @@ def plan(
     overrides: Sequence[str] = (),
     dialect: str | None = None,
     trust_remote_code: bool = False,
+    allow_scripts: Sequence[str | Path] = (),
     layout: str | None = None,
 ) -> Plan:
     """Work out what a run would do, without doing it.
@@ -32,6 +33,7 @@ def plan(
         overrides: ``"passes.lora.r=16"`` and the like.
         dialect: read it as this dialect instead of detecting it.
         trust_remote_code: let Python code that comes with the model run.
+        allow_scripts: Python files of metrics that may run.
         layout: lay out the output folder as a release of Olive did (:mod:`olivine.engine.layouts`).
 
     Raises:
@@ -39,7 +41,14 @@ def plan(
         PlanError: the run could not work; all problems at once.
         UnavailableError: something needed is not on this machine.
     """
-    return prepare(config, overrides=overrides, dialect=dialect, trust_remote_code=trust_remote_code, layout=layout)[0]
+    return prepare(
+        config,
+        overrides=overrides,
+        dialect=dialect,
+        trust_remote_code=trust_remote_code,
+        allow_scripts=allow_scripts,
+        layout=layout,
+    )[0]
 
 
 def run(
@@ -48,6 +57,7 @@ def run(
     overrides: Sequence[str] = (),
     dialect: str | None = None,
     trust_remote_code: bool = False,
+    allow_scripts: Sequence[str | Path] = (),
     layout: str | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Result:
@@ -66,7 +76,12 @@ def run(
         >>> result.metrics["final"]["accuracy"]  # doctest: +SKIP
     """
     made, store = prepare(
-        config, overrides=overrides, dialect=dialect, trust_remote_code=trust_remote_code, layout=layout
+        config,
+        overrides=overrides,
+        dialect=dialect,
+        trust_remote_code=trust_remote_code,
+        allow_scripts=allow_scripts,
+        layout=layout,
     )
     return execute(made, store, on_event or (lambda event: None))
 
@@ -106,6 +121,7 @@ def prepare(
     overrides: Sequence[str] = (),
     dialect: str | None = None,
     trust_remote_code: bool = False,
+    allow_scripts: Sequence[str | Path] = (),
     layout: str | None = None,
 ) -> tuple[Plan, Store]:
     """Load and plan, and return the plan with the Store it was made against."""
@@ -120,8 +136,11 @@ def prepare(
     loaded = load(source, overrides=overrides, dialect=dialect)
     refuse_unavailable(loaded)
     store = Store(Path(loaded.workflow.engine.cache_dir))
+    scripts = [Path(each).expanduser() for each in allow_scripts]
     if loaded.workflow.engine.search_strategy:
         from olivine.search.planning import plan_search
 
-        return replace(plan_search(loaded, store, trust_remote_code=trust_remote_code), layout=layout), store
-    return replace(make_plan(loaded, store, trust_remote_code=trust_remote_code), layout=layout), store
+        searched = plan_search(loaded, store, trust_remote_code=trust_remote_code, scripts=scripts)
+        return replace(searched, layout=layout), store
+    made = make_plan(loaded, store, trust_remote_code=trust_remote_code, scripts=scripts)
+    return replace(made, layout=layout), store

@@ -163,6 +163,7 @@ def _why(arguments: argparse.Namespace) -> int:
         overrides=arguments.overrides,
         dialect=arguments.dialect,
         trust_remote_code=arguments.trust_remote_code,
+        allow_scripts=arguments.allow_script,
     )
     found = [reason(step, store, {each.digest: each.name for each in plan.steps}) for step in plan.steps]
     for warning in store.warnings:

@@ -33,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         overrides=arguments.overrides,
         dialect=arguments.dialect,
         trust_remote_code=arguments.trust_remote_code,
+        allow_scripts=arguments.allow_script,
         layout=arguments.layout,
     )
     show(plan, as_json=arguments.json)

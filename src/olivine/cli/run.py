@@ -15,6 +15,13 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         "--trust-remote-code", action="store_true", help="let Python code that comes with the model run, for this run"
     )
     parser.add_argument(
+        "--allow-script",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="let this Python file of a custom metric run, for this run (repeatable)",
+    )
+    parser.add_argument(
         "--layout",
         metavar="NAME",
         help="lay out the output folder as a release of Olive did: olive-0.6, olive-0.7, olive-0.8, olive-0.10",
@@ -77,6 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         overrides=arguments.overrides,
         dialect=arguments.dialect,
         trust_remote_code=arguments.trust_remote_code,
+        allow_scripts=arguments.allow_script,
         layout=arguments.layout,
     )
     with make_view(plan, as_json=arguments.json, stream=sys.stdout) as view:

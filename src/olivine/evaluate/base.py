@@ -96,6 +96,14 @@ class Metric(ABC, Generic[ParamsT]):
         return params
 
     @classmethod
+    def script(cls, params: ParamsT) -> str | None:
+        """Return the Python file of the user's that :meth:`measure` runs, ``None`` if it runs none.
+
+        It runs only if the user allows it for this run, and its content is part of the cache key.
+        """
+        return None
+
+    @classmethod
     def noise(cls, value: str, values: Mapping[str, Any]) -> float:
         """Return by how much the value called ``value`` may be off by chance, in its own unit; 0 if that is unknown."""
         return 0.0

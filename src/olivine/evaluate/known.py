@@ -96,7 +96,6 @@ METRICS: tuple[KnownMetric, ...] = (
     KnownMetric(
         "huggingface_metrics", "scores that evaluate computes (Olive's accuracy with that backend)", _TENSORS, ANSWERS
     ),
-    KnownMetric("custom", "what a function of yours measures", "code from a configuration is not run", ANSWERS),
 )
 
 EVALUATORS: dict[str, tuple[str, str]] = {

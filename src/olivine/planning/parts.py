@@ -24,11 +24,14 @@ def part_of(planned: PlannedStep, indexes: Collection[int], *, name: str, attemp
         return not index.isdigit() or int(index) in indexes
 
     metrics = [each for each in planned.step.params["metrics"] if each["index"] in indexes]
+    scripts = {key: digest for key, digest in planned.step.params.get("scripts", {}).items() if own(key)}
     types = [registry.find(each["type"]) for each in metrics]
     dependent = any(each is not None and each.hardware_dependent for each in types)
     step = planned.step.model_copy(
         update={
-            "params": {"metrics": metrics} | ({"attempt": attempt} if attempt > 1 else {}),
+            "params": {"metrics": metrics}
+            | ({"scripts": scripts} if scripts else {})
+            | ({"attempt": attempt} if attempt > 1 else {}),
             "inputs": {key: value for key, value in planned.step.inputs.items() if own(key)},
             "data": {key: value for key, value in planned.step.data.items() if own(key)},
             "version": sum(each.version for each in types if each is not None),

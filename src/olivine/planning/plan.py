@@ -6,7 +6,7 @@ is executed, and neither torch, transformers nor onnxruntime is imported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,6 +103,7 @@ class Plan:
         trust_remote_code: whether code that comes with the model may run.
         layout: the release of Olive whose output folder is wanted (``olive-0.6``), if any.
         output_where: the place of ``output_dir`` in the configuration.
+        scripts: Python files of metrics that may run.
         search: the search whose first candidate this is, if one is asked for.
     """
 
@@ -118,6 +119,7 @@ class Plan:
     trust_remote_code: bool = False
     layout: str | None = None
     output_where: Location | None = None
+    scripts: tuple[Path, ...] = ()
     search: Search | None = None
 
     @property
@@ -144,30 +146,41 @@ EVALUATE_INPUT = "evaluate input model"
 EVALUATE_FINAL = "evaluate final model"
 
 
-def make_plan(loaded: Loaded, store: Store, *, trust_remote_code: bool = False, machine: Machine | None = None) -> Plan:
+def make_plan(
+    loaded: Loaded,
+    store: Store,
+    *,
+    trust_remote_code: bool = False,
+    scripts: Collection[Path] = (),
+    machine: Machine | None = None,
+) -> Plan:
     """Make the Plan of a loaded configuration.
 
     Args:
         loaded: the configuration; its paths are absolute.
         store: asked for what it holds; nothing is written to it but the digests of files that were read.
         trust_remote_code: whether the user allowed code that comes with the model to run, for this run.
+        scripts: Python files of metrics that the user allowed to run, for this run.
         machine: what runs it; this machine unless a test says otherwise.
 
     Raises:
         PlanError: with everything that is known to be wrong, not only the first.
         UnavailableError: the same, if all that is wrong is missing here (packages, devices, the hub).
     """
-    return _Planner(loaded, store, trust_remote_code, machine or this_machine()).plan()
+    return _Planner(loaded, store, trust_remote_code, scripts, machine or this_machine()).plan()
 
 
 class _Planner:
     """Holds what accumulates while a plan is made: problems, notes, and the model as it is so far."""
 
-    def __init__(self, loaded: Loaded, store: Store, trust_remote_code: bool, machine: Machine) -> None:
+    def __init__(
+        self, loaded: Loaded, store: Store, trust_remote_code: bool, scripts: Collection[Path], machine: Machine
+    ) -> None:
         self.loaded = loaded
         self.workflow: Workflow = loaded.workflow
         self.store = store
         self.trust = trust_remote_code
+        self.scripts = frozenset(each.resolve() for each in scripts)
         self.machine = machine
         self.problems: list[Problem] = []
         self.unavailable: list[Problem] = []
@@ -226,6 +239,7 @@ class _Planner:
             dialect=self.loaded.dialect,
             file=self.loaded.file,
             trust_remote_code=self.trust,
+            scripts=tuple(sorted(self.scripts)),
             output_where=self.loaded.locate("engine.output_dir"),
         )
 
@@ -488,6 +502,7 @@ class _Planner:
         metrics: list[dict[str, Any]] = []
         data: dict[str, DataConfig] = {}
         recordings: dict[str, Source] = {}
+        scripts: dict[str, str] = {}
         libraries, version = set[str](), 0
         machine = None
         if facts.format is Format.PEFT:
@@ -534,6 +549,10 @@ class _Planner:
                     self._check_data(each)
             for problem in metric_type.check(params, own):
                 self._problem(self._placed(problem, f"evaluators.{evaluator}.metrics.{index}"))
+            script = metric_type.script(params)
+            if script is not None:
+                params = self._script(params, script, place)
+                scripts[str(index)] = self.store.digest_file(file) if (file := self._file(script)).is_file() else ""
             if metric_type.compares:
                 recording = self._record(metric_type, params, own, place)
                 if recording is not None:
@@ -573,7 +592,8 @@ class _Planner:
                     }
                     for metric in metrics
                 ]
-            },
+            }
+            | ({"scripts": scripts} if scripts else {}),
             inputs={name: source.identity for name, source in sources.items()},
             data={key: self._identify(config) for key, config in data.items()},
             device=self.target.device,
@@ -599,6 +619,28 @@ class _Planner:
                 },
             )
         )
+
+    def _file(self, path: str) -> Path:
+        """Return a path of the configuration, which is meant from its folder."""
+        base = self.loaded.file.absolute().parent if self.loaded.file is not None else Path.cwd()
+        return base / Path(path).expanduser()
+
+    def _script(self, params: Any, script: str, where: Location) -> Any:
+        """Say it if a script may not run or is not there; return the parameters with its absolute path."""
+        file = self._file(script)
+        if not file.is_file():
+            self._problem(Problem(f"there is no file {file}", where, remedy="correct user_script"))
+        elif file.resolve() not in self.scripts:
+            self.unavailable.append(
+                Problem(
+                    f"{script} would have to run",
+                    where,
+                    "code from a configuration runs only if you allow it",
+                    f"read it, and give --allow-script {script}",
+                )
+            )
+        user = params.user_config.model_copy(update={"user_script": str(file)})
+        return params.model_copy(update={"user_config": user})
 
     def _check_goals(self, goals: list[Wanted]) -> None:
         """Say which goals can never be judged."""

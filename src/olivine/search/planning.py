@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from olivine.config.schema import SearchStrategy
@@ -28,7 +30,9 @@ class Search:
     space: Space
 
 
-def plan_search(loaded: Loaded, store: Store, *, trust_remote_code: bool = False) -> Plan:
+def plan_search(
+    loaded: Loaded, store: Store, *, trust_remote_code: bool = False, scripts: Collection[Path] = ()
+) -> Plan:
     """Return the plan of the first candidate that can be planned, with the search in it.
 
     Raises:
@@ -88,7 +92,7 @@ def plan_search(loaded: Loaded, store: Store, *, trust_remote_code: bool = False
     for point in points:
         try:
             plan = make_plan(
-                replace(loaded, workflow=space.at(point)), store, trust_remote_code=trust_remote_code
+                replace(loaded, workflow=space.at(point)), store, trust_remote_code=trust_remote_code, scripts=scripts
             )  # fmt: skip
         except OlivineError as error:
             first = first or error

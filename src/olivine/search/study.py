@@ -191,7 +191,7 @@ class _Study:
         try:
             plan = make_plan(
                 replace(self.loaded, workflow=workflow), Store(self.store.root),
-                trust_remote_code=self.plan.trust_remote_code,
+                trust_remote_code=self.plan.trust_remote_code, scripts=self.plan.scripts,
             )  # fmt: skip
         except OlivineError as error:
             failed = Trial(number, digest_json(point), point, "failed", str(error))
