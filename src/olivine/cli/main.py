@@ -30,6 +30,8 @@ VERBS: dict[str, str] = {
     "generate": "answer one prompt with a model",
     "chat": "talk with a model",
     "evaluate": "measure models: accuracy, perplexity, speed, size",
+    "report": "make the page that shows a run",
+    "compare": "show runs beside each other",
     "cache": "list, explain, verify, and collect what earlier runs made",
     "passes": "list the passes, or show one with all its parameters",
     "config": "check configurations, upgrade old ones, show what they mean",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olivine.engine.output import publish_final
+from olivine.engine.record import keep_record, make_record
 from olivine.engine.result import Result, StepResult
 from olivine.errors import OlivineError, StepError
 from olivine.evaluate.goals import INPUT, Verdict, goals_of, judge, sentence, to_measure_again
@@ -114,9 +115,11 @@ class Run:
             result = self.publish()
         except KeyboardInterrupt:
             self.emit("run-failed", self.current, reason="interrupted", log=str(self.log))
+            self.keep("interrupted", "interrupted")
             raise
         except OlivineError as error:
             self.emit("run-failed", self.current, reason=str(error), exit_code=error.exit_code, log=str(self.log))
+            self.keep("failed", str(error))
             raise
         finally:
             if self.runner is not None:
@@ -267,8 +270,9 @@ class Run:
             goals=goals,
             search=self.search,
         )
+        record = self.keep(result.state, size=size, goals=goals)
         try:
-            changed = publish_final(self.plan, result, final, self.artifacts, self.input_model())
+            changed = publish_final(self.plan, result, final, self.artifacts, record, self.input_model())
         except OlivineError as error:
             raise error.placed(self.plan.output_where) from None
         self.emit("published", output_dir=str(self.plan.output_dir), changed=changed)
@@ -324,6 +328,28 @@ class Run:
         for verdict in verdicts:
             self.emit("verdict", text=sentence(verdict), **verdict.as_json())
         return verdicts
+
+    def keep(self, state: str, reason: str = "", *, size: int = 0, goals: Sequence[Verdict] = ()) -> dict[str, Any]:
+        """Make the record of this run, put it into the run's folder, and return it."""
+        record = make_record(
+            self.plan,
+            self.results,
+            self.artifacts,
+            state=state,
+            seconds=time.monotonic() - self.started,
+            size=size,
+            goals=goals,
+            reason=reason,
+            failed=self.current,
+            search=self.search,
+            run=self.run_dir.name,
+        )
+        try:
+            keep_record(record, self.run_dir)
+        except OSError as error:
+            # The run's own outcome matters more than its record.
+            self.sink(Event("note", data={"text": f"the run's record could not be written: {error}"}))
+        return record
 
     def input_model(self) -> Path | None:
         """Return the folder of the checkpoint that went in, if the run has needed it."""

@@ -24,6 +24,7 @@ METRICS = "metrics.json"
 CARD = "model_card.md"
 MISSED = "GOALS_MISSED.txt"
 """In the output folder of a model that must not be taken for what was asked for."""
+REPORT = "report.html"
 
 
 def publish_final(
@@ -31,11 +32,13 @@ def publish_final(
     result: Result,
     final: Artifact | None,
     artifacts: Mapping[str, Artifact],
+    record: Mapping[str, Any],
     input_model: Path | None = None,
 ) -> bool:
     """Put the model and its papers into the output folder, in the plan's layout, whole or not at all.
 
     Args:
+        record: of the run, for the report.
         input_model: folder of the input model, whose card says its licence.
 
     Returns:
@@ -83,16 +86,18 @@ def publish_final(
         for entry in final.manifest.files:
             files[folder + entry.path] = final.path / entry.path
     from olivine.config.writing import dump
+    from olivine.report.page import report_page
 
     files[WORKFLOW] = dump(plan.workflow).encode()
     goals = {"goals": identity["goals"]} if result.goals else {}
     files[METRICS] = _json(result.metrics | goals)
     files[CARD] = model_card(plan, result, artifacts, input_model).encode()
+    files[REPORT] = report_page(record).encode()
     files[STATUS] = _json(identity)
     if result.state != "succeeded":
         files[MISSED] = _missed(result).encode()
     if old is not None:
-        files |= {name: content for name, content in old.papers.items() if name not in (STATUS, WORKFLOW, CARD)}
+        files |= {name: content for name, content in old.papers.items() if name not in (STATUS, WORKFLOW, CARD, REPORT)}
     publish({name: _without_secrets(content) for name, content in files.items()}, plan.output_dir)
     return True
 
@@ -109,7 +114,7 @@ def _holds(output: Path, identity: Mapping[str, Any], final: Artifact | None, fo
         return False
     if status != json.loads(_json(identity)):
         return False
-    if not all((output / paper).is_file() for paper in (WORKFLOW, METRICS, CARD)):
+    if not all((output / paper).is_file() for paper in (WORKFLOW, METRICS, CARD, REPORT)):
         return False
     entries = final.manifest.files if final is not None else ()
     return all(

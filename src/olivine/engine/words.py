@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def duration(seconds: float) -> str:
     """``0.4 s``, ``12 s``, ``3 min 20 s``, ``1 h 05 min``."""
@@ -35,7 +37,9 @@ def memory(count: float) -> str:
 
 
 def number(value: float) -> str:
-    """A measured value with four significant digits, whole numbers whole."""
+    """A measured value with four significant digits, whole numbers whole; ``nan`` and ``inf`` as they are."""
+    if not math.isfinite(value):
+        return str(value)
     if isinstance(value, int) or (value == int(value) and abs(value) >= 100):
         return f"{int(value)}"
     return f"{value:.4g}"
