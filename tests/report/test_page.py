@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from finished_run import HOSTILE, PERSIAN
 
+from olivine.evaluate.goals import Verdict
 from olivine.report.page import report_page
 from olivine.report.reading import read_record
 
@@ -157,8 +158,8 @@ def test_layers_candidates_and_goals_are_shown_where_a_run_has_them(opened, repo
         for n in range(5)
     ]
     record["goals"] = [
-        {"value": "accuracy", "wanted": "at least 0.9", "measured": 0.14, "met": False, "missed_by": 0.76},
-        {"value": "size.size_bytes", "wanted": "at most 2 GB", "measured": 185232, "met": True, "missed_by": 0},
+        Verdict("accuracy", "at least 0.9", 0.14, 0.9, None, False, 0.76, True).as_json(),
+        Verdict("size.size_bytes", "at most 200000", 185232.0, 200000.0, None, True, 0.0, False).as_json(),
     ]
     file = tmp_path / "report.html"
     file.write_text(report_page(record), encoding="utf-8")

@@ -22,7 +22,7 @@ def header(record: Record) -> str:
     lines = [
         f'<p class="kicker">Olivine {plain(record["olivine"])} · <time>{ended}</time></p>',
         f'<h1 dir="auto">{plain(name)}</h1>',
-        f'<p><span class="badge {plain(record["state"])}">{plain(record["state"])}</span> '
+        f'<p><span class="badge {plain(record["state"].replace(" ", "-"))}">{plain(record["state"])}</span> '
         f"from {text(record['model'])}</p>",
     ]
     if record["reason"]:
@@ -65,7 +65,7 @@ def goals(record: Record, charts: Charts) -> str:
     found = record.get("goals") or []
     if not found:
         return ""
-    rows = [[text(goal["value"]), text(goal["wanted"]), _cell(goal.get("measured")), _verdict(goal)] for goal in found]
+    rows = [[text(goal["name"]), text(goal["goal"]), _cell(goal["measured"]), _verdict(goal)] for goal in found]
     return section(
         "goals",
         "Goals",
@@ -74,10 +74,14 @@ def goals(record: Record, charts: Charts) -> str:
 
 
 def _verdict(goal: Mapping[str, Any]) -> str:
-    met = goal.get("met")
-    word = "met" if met else "not measured" if met is None else f"missed by {number(goal['missed_by'])}"
-    kind = "succeeded" if met else "failed"
-    return f'<span class="badge {kind}">{plain(word)}</span>'
+    if goal["met"]:
+        word = "met"
+    elif goal["measured"] is None or goal["missed_by"] is None:
+        word = "not measured"
+    else:
+        word = f"missed by {number(goal['missed_by'])}"
+    near = "<small>within what chance does to it</small>" if goal["near"] else ""
+    return f'<span class="badge {"succeeded" if goal["met"] else "failed"}">{plain(word)}</span>{near}'
 
 
 def _cell(value: Any, unit: str = "") -> str:
