@@ -106,8 +106,8 @@ def test_data_that_cannot_fill_one_sequence_are_refused_by_the_plan(pico_model: 
 
     assert check(500, method="gptq") == []
     (problem,) = check(2000, method="gptq")
-    assert "phrases has" in problem.message
-    assert "one sequence takes 2000 tokens" in problem.message
+    assert "phrases has" in problem.what
+    assert "one sequence takes 2000 tokens" in problem.what
     assert problem.where is not None
     assert problem.where.path == "calibration_data_config"
     assert check(2000, method="search") == []
