@@ -393,3 +393,11 @@ def test_a_field_of_any_template_is_not_filled_in(field: str) -> None:
         ("placeholder", field)
     ]
     assert loaded.workflow.input_model.model_path == field
+
+
+@pytest.mark.parametrize("priority", [-1, 0])
+def test_a_priority_below_one_is_none(priority: int) -> None:
+    metric = {"name": "n", "type": "latency", "sub_types": [{"name": "avg", "priority": priority}]}
+    values = load(BASE | {"evaluators": {"e": {"metrics": [metric]}}}).workflow.evaluators["e"].metrics[0].sub_types
+    assert values is not None
+    assert values[0].priority is None

@@ -129,8 +129,9 @@ def _old_sub_type(metric: Section) -> None:
 def _value(document: Document, value: Section, kind: str, backend: str) -> None:
     for key in [key for key, item in value.items() if item is None]:
         value.take(key)
-    if value.get("priority") == -1:
-        value.take("priority")  # none
+    priority = value.get("priority")
+    if isinstance(priority, int) and priority < 1:
+        value.take("priority")  # none, as Olive takes it
     document.without_effect(value, "priority_rank", "Olive reads priority here, and took no notice of it")
     if value.get("metric_config") == {}:
         value.take("metric_config")
