@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 DEFAULT_CACHE_DIR = ".olivine-cache"
 _AGE_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
-_SIZE_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_SIZE_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,10 +79,12 @@ def age(text: str) -> float:
 
 def size_in_bytes(text: str) -> int:
     """Read ``20GB`` or ``20GiB`` as bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?B|)", text.strip().upper())
-    if match is None or match[2] not in _SIZE_UNITS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; write it as 500MB, 20GB or 20GiB")
-    return int(float(match[1]) * _SIZE_UNITS[match[2]])
+    from olivine.config.sizes import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def run(arguments: argparse.Namespace) -> int:

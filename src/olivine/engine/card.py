@@ -95,7 +95,33 @@ def _quantisation(attributes: list[Mapping[str, Any]]) -> list[str]:
         return []
     last = next(each for each in reversed(attributes) if quantised_bits([each]) is not None)
     rows = [f"| {key.replace('_', ' ')} | {_escape(str(last[key]))} |" for key in QUANTISATION if key in last]
-    return ["", "## How it is quantised", "", "| | |", "|---|---|", *rows]
+    return ["", "## How it is quantised", "", "| | |", "|---|---|", *rows, *_mixture(last)]
+
+
+def _mixture(attributes: Mapping[str, Any]) -> list[str]:
+    """Return what each matrix was given, if a pass chose for each; ``loss`` is what it costs, in nats a token."""
+    mixture = attributes.get("mixture")
+    if not isinstance(mixture, Mapping):
+        return []
+    lines = [
+        "",
+        f"Bits were chosen for each matrix: {number(attributes['average_bits'])} a weight on average, scales included. "
+        f"Divergence from the float model: {number(attributes['predicted_divergence'])} nats a token predicted"
+        + (
+            f", {number(attributes['measured_divergence'])} measured on the calibration text."
+            if "measured_divergence" in attributes
+            else "."
+        ),
+        "",
+        "| matrix | bits | group size | zero points | size | divergence |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, each in mixture.items():
+        kept = each["bits"] is None
+        cells = ["float", "", ""] if kept else [each["bits"], each["group_size"], "no" if each["symmetric"] else "yes"]
+        row = [_escape(name), *map(str, cells), size(each["bytes"]), number(each["loss"])]
+        lines.append(f"| {' | '.join(row)} |")
+    return lines
 
 
 def _metric_rows(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:

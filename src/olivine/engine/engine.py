@@ -18,6 +18,7 @@ from olivine.events import Event, EventSink
 from olivine.planning.parts import part_of
 from olivine.planning.plan import EVALUATE_INPUT, Plan, PlannedStep, Source
 from olivine.redaction import redacted
+from olivine.store.digests import digest_json
 from olivine.systems.base import Runner, StepAnswer, StepRequest
 
 if TYPE_CHECKING:
@@ -168,6 +169,9 @@ class Run:
                 target={"device": planned.target.device, "execution_provider": planned.target.execution_provider},
                 trust_remote_code=self.plan.trust_remote_code,
                 log_level=10 * (self.plan.workflow.engine.log_severity_level + 1),
+                shared=str(self.store.shared_dir),
+                identities=dict(planned.step.inputs)
+                | {key: digest_json(value) for key, value in planned.step.data.items()},
             )
             answer = self.ask(planned, request, fresh=not is_pass)
             if is_pass and not any(staging.path.iterdir()):

@@ -138,6 +138,10 @@ class RunContext:
         progress: see :class:`Progress`.
         note: tells the user one line worth knowing ("paged_adamw_32bit needs a GPU: adamw_torch is used").
         trust_remote_code: whether the user allowed code that comes with the model to run.
+        shared: a folder that Steps share, for what is costly to find and depends on less than a Step does; ``None`` if
+            there is none. Files in it appear whole, and may be gone the next time.
+        identities: by input and by data parameter, a text that changes whenever the content does; for keys in
+            ``shared``.
     """
 
     inputs: Mapping[str, Path]
@@ -150,6 +154,8 @@ class RunContext:
     progress: Progress
     note: Any
     trust_remote_code: bool = False
+    shared: Path | None = None
+    identities: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,10 @@ def _collect_small(store: Store) -> None:
                 with store.lock_if_free(name.removesuffix(".lock")) as free:
                     if free:
                         path.unlink()
+    for path in store.root.glob("shared/*/*"):
+        with contextlib.suppress(OSError):
+            if now - path.stat().st_mtime > (LOCK_S if path.suffix == ".tmp" else DIGESTS_S):
+                path.unlink()
     for name in names_in(store.root / "digests"):
         path = store.root / "digests" / name
         with contextlib.suppress(OSError):

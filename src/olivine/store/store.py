@@ -6,6 +6,7 @@ Layout of its folder::
     artifacts/ab/abcd…  what Steps made (see :mod:`olivine.store.artifact`)
     staging/            folders being filled or removed, each named for the process that does it
     checkpoints/        what a Step needs to go on after a kill, by digest
+    shared/             what Steps with other parameters can use too: sensitivities of matrices
     locks/              who works on which digest
     leases/             which live process uses which artifacts
     digests/            digests of the user's files, so that they are not hashed again
@@ -326,6 +327,11 @@ class Store:
         self._folder(digest)
         self._make(os.path.join("checkpoints", digest))
         return Path(self._at("checkpoints", digest))
+
+    @property
+    def shared_dir(self) -> Path:
+        """The folder, made when something is put there, of what several Steps can use."""
+        return Path(self._at("shared"))
 
     def _commit(self, folder: str, manifest: Manifest) -> Artifact:
         """Move a finished staging folder into its place, unless there is a good artifact by now."""

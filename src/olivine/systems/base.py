@@ -30,6 +30,8 @@ class StepRequest:
         host: device and execution provider it runs on.
         target: device and execution provider the model ships to.
         trust_remote_code: whether code that comes with the model may run.
+        shared: a folder that Steps share; empty if there is none.
+        identities: by input and by data parameter, a text that changes whenever the content does.
         log_level: what of the libraries' logging goes to ``log``, in the numbers of Python's logging.
     """
 
@@ -47,6 +49,8 @@ class StepRequest:
     target: dict[str, str]
     trust_remote_code: bool = False
     log_level: int = 20
+    shared: str = ""
+    identities: dict[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the request as a JSON object."""

@@ -150,6 +150,8 @@ def _run(request: dict[str, Any], reporter: _Reporter) -> PassResult:
         progress=reporter.progress,
         note=reporter.note,
         trust_remote_code=request["trust_remote_code"],
+        shared=Path(request["shared"]) if request.get("shared") else None,
+        identities=request.get("identities", {}),
     )
     return pass_type().run(params, context)
 

@@ -17,17 +17,23 @@ from olivine.errors import Location, ModelError, Problem
 from olivine.models.checkpoint import Checkpoint, read_checkpoint
 from olivine.models.decoder import misfits, why_not_plain
 from olivine.models.genai import PROVIDERS, can_run
-from olivine.passes.base import Accelerator, Format, Params, Pass, PassResult, PlanContext, Requirement, RunContext
+from olivine.passes.base import Accelerator, Format, Pass, PassResult, PlanContext, Requirement, RunContext
+from olivine.passes.budget import BudgetParams, check_budget
 from olivine.passes.convert.builder_facts import SEEN_WITH, builder_facts, builder_options
+from olivine.passes.convert.mixed_facts import check_mixed, mixed_bits
 from olivine.passes.convert.trying import try_result
 from olivine.quant.scheme import Rounding, Scheme
 
-Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "auto"]
 Algorithm = Literal[
-    "search", "hqq", "default", "rtn", "rtn_last", "k_quant", "k_quant_last", "k_quant_mixed", "k_quant_linear"
-]
+    "search", "search_last", "search_mixed", "hqq", "default", "rtn", "rtn_last", "k_quant", "k_quant_last",
+    "k_quant_mixed", "k_quant_linear",
+]  # fmt: skip
 
-STREAMED = frozenset({None, "search", "hqq"})
+QUANTISED = frozenset({"int4", "int8", "auto"})
+"""Precisions with integer weights."""
+
+STREAMED = frozenset({None, "search", "search_last", "search_mixed", "hqq"})
 """Algorithms of :mod:`olivine.quant`, which round weights as they stream by; the others are the builder's own, and it
 loads the whole checkpoint for them."""
 
@@ -92,12 +98,14 @@ QUANTISABLE = ("MatMul", "Gather")
 _SEPARATOR = {"op_types_to_quantize": "/", "nodes_to_exclude": ","}
 
 
-class ModelBuilderParams(Params):
+class ModelBuilderParams(BudgetParams):
     """Parameters of :class:`ModelBuilder`. Those that begin with ``int4_`` apply to ``int8`` too."""
 
     precision: Precision
     """Format of the weights. ``int4``: smallest and fastest on a CPU. ``int8``: twice that, nearly lossless. ``fp16``,
-    ``bf16``: GPUs. ``fp32``: the reference."""
+    ``bf16``: GPUs. ``fp32``: the reference. ``auto``: bits, group size and zero points are chosen for each matrix, so
+    that the model is as close to the float one as the budget allows (``max_size``, ``average_bits`` or
+    ``max_divergence``)."""
     metadata_only: bool = False
     """Write ``genai_config.json`` and the tokenizer only, for an ONNX model that you have already."""
     search: dict[str, Any] = Field(default_factory=dict)
@@ -199,7 +207,7 @@ class ModelBuilder(Pass[ModelBuilderParams]):
         provider = PROVIDERS.get(context.target.execution_provider)
         given = params.model_fields_set
         notes = []
-        if params.precision not in ("int4", "int8"):
+        if params.precision not in QUANTISED:
             idle = sorted(name for name in given if name.startswith("int4_") and getattr(params, name) is not None)
             if idle:
                 notes.append(f"{', '.join(idle)}: no effect with precision {params.precision}")
@@ -239,7 +247,9 @@ class ModelBuilder(Pass[ModelBuilderParams]):
             *_check_qdq(params, context),
             *_check_op_types(params),
             *_check_options(params),
+            *check_budget(params, "precision", params.precision),
             *_check_streaming(params, context),
+            *check_mixed(params, context.model, PROVIDERS.get(context.target.execution_provider, "")),
             *_check_shapes(params, context),
         ]
 
@@ -248,11 +258,15 @@ class ModelBuilder(Pass[ModelBuilderParams]):
         provider = PROVIDERS[context.target.execution_provider]
         checkpoint = read_checkpoint(context.inputs["model"])
         metrics: dict[str, float] = {}
+        attributes: dict[str, Any] = {"precision": params.precision}
         trial = context.output
-        if _why_not_streamed(params, context.target, checkpoint):
+        reason = _why_not_streamed(params, context.target, checkpoint)
+        if reason and params.precision == "auto":  # a model that did not exist when the plan was made
+            raise ModelError(f"precision auto is for checkpoints that can be streamed: {reason}")
+        if reason:
             _build(params, context, provider)
         else:
-            metrics, trial = _build_streamed(params, context, provider, checkpoint)
+            metrics, attributes, trial = _build_streamed(params, context, provider, checkpoint)
         _merge_search(context.output / "genai_config.json", params.search)
         _keep_chat_template(context.inputs["model"], context.output)
         tried = _try(params, context, trial)
@@ -260,7 +274,7 @@ class ModelBuilder(Pass[ModelBuilderParams]):
         size = sum(file.stat().st_size for file in context.output.rglob("*") if file.is_file())
         return PassResult(
             metrics={"size_bytes": float(size), **metrics},
-            attributes={"precision": params.precision, "execution_provider": provider, "tried": tried},
+            attributes={**attributes, "execution_provider": provider, "tried": tried},
         )
 
 
@@ -283,7 +297,7 @@ def _check_target(params: ModelBuilderParams, target: Accelerator) -> list[Probl
             )
         ]
     valid = VALID.get(provider, ())
-    if params.precision not in valid:
+    if params.precision not in valid and params.precision != "auto":
         return [
             Problem(
                 f"precision {params.precision} is not for {target.execution_provider}",
@@ -338,7 +352,7 @@ def _check_qdq(params: ModelBuilderParams, context: PlanContext) -> list[Problem
 def _check_op_types(params: ModelBuilderParams) -> list[Problem]:
     """Return what is wrong if nothing that is named can be quantised."""
     given = params.int4_op_types_to_quantize
-    if given is None or any(each in QUANTISABLE for each in given) or params.precision not in ("int4", "int8"):
+    if given is None or any(each in QUANTISABLE for each in given) or params.precision not in QUANTISED:
         return []
     return [
         Problem(
@@ -481,7 +495,7 @@ def _why_not_streamed(params: ModelBuilderParams, target: Accelerator, checkpoin
         (
             name
             for name, given in (
-                (f"precision {params.precision}", params.precision not in ("int4", "int8")),
+                (f"precision {params.precision}", params.precision not in QUANTISED),
                 ("metadata_only", params.metadata_only),
                 (f"int4_algo_config {params.int4_algo_config}", params.int4_algo_config not in STREAMED),
                 ("use_qdq", params.use_qdq),
@@ -521,7 +535,8 @@ def _check_streaming(params: ModelBuilderParams, context: PlanContext) -> list[P
     given = [
         name
         for name, is_given in (
-            ("int4_algo_config", params.int4_algo_config in ("search", "hqq")),
+            ("precision", params.precision == "auto"),
+            ("int4_algo_config", params.int4_algo_config in STREAMED - {None}),
             ("embedding_bits", params.embedding_bits is not None),
             ("lm_head_bits", params.lm_head_bits is not None),
         )
@@ -566,14 +581,15 @@ def _check_shapes(params: ModelBuilderParams, context: PlanContext) -> list[Prob
 
 def _build_streamed(
     params: ModelBuilderParams, context: RunContext, provider: str, checkpoint: Checkpoint
-) -> tuple[dict[str, float], Path]:
+) -> tuple[dict[str, float], dict[str, Any], Path]:
     """Build the graph of the checkpoint's skeleton and stream the weights into it.
 
     Returns:
-        Metrics; the folder of the model that is to be tried.
+        Metrics; attributes; the folder of the model that is to be tried.
     """
     from olivine.passes.convert.attaching import Choice
     from olivine.passes.convert.building import APART, build_all
+    from olivine.passes.convert.mixed_build import MixedBuild
     from olivine.passes.convert.streamed_build import build_streamed
     from olivine.quant.reading import TensorReader
     from olivine.quant.stored.reading import QuantizedCheckpointReader
@@ -583,11 +599,13 @@ def _build_streamed(
     stored = quantised.schemes if quantised else {}
     shared = params.extra_options.get("shared_embeddings", True) is not False
     tied = _tied(checkpoint.config) and shared
-    bits = 4 if params.precision == "int4" else 8
+    is_auto = params.precision == "auto"
+    bits = 8 if params.precision == "int8" else 4
     group = params.int4_block_size or 32
     symmetric = params.int4_is_symmetric is not False
     method: Rounding = "hqq" if params.int4_algo_config == "hqq" else "search"
-    head_bits = params.lm_head_bits or bits
+    more_bits = mixed_bits(params.int4_algo_config, int(checkpoint.config.get("num_hidden_layers") or 0))
+    head_bits = params.lm_head_bits or more_bits.get("/lm_head", bits)
     gather = "Gather" in (params.int4_op_types_to_quantize or ())
     embedding_bits = params.embedding_bits or (
         head_bits
@@ -616,7 +634,8 @@ def _build_streamed(
         if stored and not table and name != "/lm_head" and _multiplies_floats(context.target):
             return Choice(None)  # it was left as it is on purpose
         if name != "/model/embed_tokens":
-            return Choice(Scheme(head_bits if name == "/lm_head" else bits, group, symmetric), method)
+            own_bits = head_bits if name == "/lm_head" else more_bits.get(name, bits)
+            return Choice(Scheme(own_bits, group, symmetric), method)
         if embedding_bits is None or width % group:
             return Choice(None)
         return Choice(Scheme(embedding_bits, group, symmetric), method)
@@ -625,6 +644,9 @@ def _build_streamed(
         update={
             "precision": "int4",
             "int4_algo_config": None,
+            "max_size": None,
+            "average_bits": None,
+            "max_divergence": None,
             "int4_block_size": None,
             "int4_is_symmetric": None,
             "int4_op_types_to_quantize": None,
@@ -644,10 +666,17 @@ def _build_streamed(
         }
         build_all(source, builds, graph.precision, provider, context.checkpoint / "builder", apart=apart)
 
-    built = build_streamed(reader, context, build, choose, tied=tied, quantised=quantised)
+    mixed = MixedBuild(params, context, reader, method, tied=tied, provider=provider) if is_auto else None
+    choosing = mixed.choosing if mixed is not None else lambda _: choose
+    built = build_streamed(reader, context, build, choosing, tied=tied, quantised=quantised)
     for pattern in sorted(unmatched):
         context.note(f"int4_nodes_to_exclude: the model has no {pattern}")
-    return {} if quantised else {"weight_error": built.error}, built.trial or context.output
+    metrics = {} if quantised else {"weight_error": built.error}
+    attributes: dict[str, Any] = {"precision": params.precision}
+    if mixed is not None:
+        metrics |= mixed.metrics()
+        attributes = mixed.attributes()
+    return metrics, attributes, built.trial or context.output
 
 
 def _only(held: set[Scheme | None], name: str) -> Scheme:

@@ -20,6 +20,10 @@ from olivine.quant.streaming import Written, stream
 JOURNAL = "journal.jsonl"
 
 
+Choosing = Callable[[Callable[[Choose], int]], Choose]
+"""Called when the graph is there, with what tells the bytes of the whole result for a choice; makes the choice."""
+
+
 @dataclass(frozen=True)
 class Built:
     """What was built.
@@ -43,7 +47,7 @@ def build_streamed(
     reader: TensorReader,
     context: RunContext,
     build: Callable[[Path, Mapping[Path, int | None]], None],
-    choose: Choose,
+    choosing: Choosing,
     *,
     tied: bool,
     quantised: QuantizedCheckpointReader | None = None,
@@ -55,7 +59,7 @@ def build_streamed(
         context: ``checkpoint`` keeps what is written until all of it is there, so a killed run goes on.
         build: has the model builder build the checkpoint in its first argument into folders, each with as many layers
             as are given with it, ``None`` for all.
-        choose: see :func:`~olivine.passes.convert.attaching.attach`.
+        choosing: see :data:`Choosing`.
         tied: whether the embedding takes the output layer's weights.
         quantised: the same checkpoint, if it is quantised.
 
@@ -79,7 +83,16 @@ def build_streamed(
     build(scratch / "in", {built: None} if tried is None else {built: None, trial: tried})
     (graph_file,) = built.glob("*.onnx")
     data_name = f"{graph_file.name}.data"
-    attached = attach(graph_file, data_name, skeleton, tensors, choose, tied=tied)
+
+    def attached_with(choose: Choose) -> Attached:
+        return attach(graph_file, data_name, skeleton, tensors, choose, tied=tied)
+
+    def size_with(choose: Choose) -> int:
+        found = attached_with(choose)
+        beside = [file for file in built.iterdir() if file.name not in (graph_file.name, data_name)]
+        return found.size + int(found.model.ByteSize()) + sum(file.stat().st_size for file in beside)
+
+    attached = attached_with(choosing(size_with))
     data = context.checkpoint / data_name
     _prepare(data, context.checkpoint / JOURNAL, attached, built / data_name)
     total = sum(matrix.bytes for matrix in attached.matrices)

@@ -261,17 +261,20 @@ class LayerWalker:
         """Read the last norm and the output layer (whole); yield what makes logits of the last hidden states.
 
         It maps ``(sequences, length, H)`` to ``(sequences, length, V)``, with all that the model does on the way.
+        Gradients flow if the caller has not turned them off.
         """
-        import torch
-
         with self._outside(head=True):
 
             def logits(hidden: Tensor) -> Tensor:
-                with torch.no_grad():
-                    found: Tensor = self._model.logits(hidden.to(self.device))
-                return found
+                return self._model.logits(hidden.to(self.device))
 
             yield logits
+
+    @property
+    def output_layer(self) -> nn.Linear:
+        """The module that makes logits; it has its weight while :meth:`head` is open."""
+        found: nn.Linear = self._model.causal.get_output_embeddings()
+        return found
 
     @contextmanager
     def _outside(self, *, head: bool) -> Iterator[None]:
