@@ -13,6 +13,7 @@ from finished_run import HOSTILE, PERSIAN
 from olivine.evaluate.goals import Verdict
 from olivine.report.page import report_page
 from olivine.report.reading import read_record
+from olivine.search.trial import Trial
 
 INK = """name => {
   const canvas = document.getElementById(name), context = canvas.getContext("2d");
@@ -153,10 +154,22 @@ def test_layers_candidates_and_goals_are_shown_where_a_run_has_them(opened, repo
         for n, bits in enumerate((8, 4, 4, 2))
     }
     record["steps"][-2]["attributes"]["layers"] = layers
-    record["candidates"] = [
-        {"name": f"trial {n}", "note": HOSTILE, "values": {"accuracy": 0.1 * n, "size.size_bytes": 200_000 + 9_000 * n}}
+    trials = [
+        Trial(
+            number=n,
+            key=str(n),
+            point={"passes.lora.r": HOSTILE},
+            state="failed" if n == 4 else "complete",
+            metrics={"accuracy": {"accuracy": 0.1 * n}, "size": {"size_bytes": 200_000 + 9_000 * n}} if n < 4 else {},
+        )
         for n in range(5)
     ]
+    record["search"] = {
+        "trials": [each.as_json() for each in trials],
+        "pareto_front": [2, 3],
+        "pick": 3,
+        "why": "it is",
+    }
     record["goals"] = [
         Verdict("accuracy", "at least 0.9", 0.14, 0.9, None, False, 0.76, True).as_json(),
         Verdict("size.size_bytes", "at most 200000", 185232.0, 200000.0, None, True, 0.0, False).as_json(),
@@ -170,7 +183,8 @@ def test_layers_candidates_and_goals_are_shown_where_a_run_has_them(opened, repo
     assert page.evaluate("Chart.getChart('chart-layers').data.datasets[0].data[1].y") == pytest.approx(0.05)
     assert "missed by 0.76" in page.inner_text("#goals")
     front = page.evaluate("Chart.getChart('chart-models').data.datasets.find(d => d.dashed).data.map(p => p.name)")
-    assert front == ["final model", *(f"trial {n}" for n in range(2, 5))]
+    assert front == ["final model", "trial 2", "trial 3"]
+    assert "the pick" in page.text_content("#metrics")
     assert page.evaluate("window.hurt") is None
 
 

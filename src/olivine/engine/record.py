@@ -57,10 +57,11 @@ def make_record(
         run: name of the run's folder.
     """
     from olivine.config.writing import dump
+    from olivine.redaction import redacted
 
     done = {result.name: result for result in results}
     models = _models(plan, artifacts)
-    return {
+    record = {
         "record": VERSION,
         "olivine": __version__,
         "run": run,
@@ -91,6 +92,8 @@ def make_record(
         "environment": _environment(plan),
         "workflow": dump(plan.workflow),
     }
+    found: dict[str, Any] = redacted(record)
+    return found
 
 
 def keep_record(record: Mapping[str, Any], run_dir: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from olivine.engine.words import duration, memory, number, size
+from olivine.report.candidates import candidates_of
 from olivine.report.charts import axis_label, curves, layer_bars, layer_map, points
 from olivine.report.markup import bar, chart, code, details, plain, section, table, text
 
@@ -188,7 +189,7 @@ def metrics(record: Record, charts: Charts) -> str:
             )
         rows.append(row)
     body = table(["", *(text(model["name"]) for model in models)], rows, label="What was measured")
-    candidates = record.get("candidates") or []
+    candidates = candidates_of(record)
     groups = [(model["name"], [model]) for model in models]
     spec = points([*groups, *([("candidates", candidates)] if candidates else [])], values)
     if spec is not None:
@@ -196,7 +197,7 @@ def metrics(record: Record, charts: Charts) -> str:
         options = [(axis["key"], axis["label"]) for axis in spec["axes"]]
         body += chart("models", "Models over two values", [("x", "across", options), ("y", "up", options)])
     if candidates:
-        body += _candidates(candidates, values)
+        body += f"<p>Why the pick: {text(record['search']['why'])}.</p>" + _candidates(candidates, values)
     body += "".join(_tables(model) for model in models)
     return section("metrics", "What was measured", body)
 
@@ -214,7 +215,7 @@ def _measured(value: float | None, before: float | None, facts: Mapping[str, Any
     return f'{now}<small class="{word}">{plain(change)} <span class="hear">{word}</span></small>'
 
 
-def _candidates(candidates: list[Mapping[str, Any]], values: Mapping[str, Any]) -> str:
+def _candidates(candidates: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> str:
     keys = [key for key in values if any(key in each["values"] for each in candidates)]
     rows = [
         [
