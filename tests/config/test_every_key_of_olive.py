@@ -220,6 +220,7 @@ def _cases() -> Iterator[Any]:
 def test_a_key_that_olive_read_is_understood(raw: dict[str, Any]) -> None:
     loaded = load(raw)
     assert loaded.dialect != "olivine-1", "nothing tells that it is Olive's"
+    assert loaded.evidence
 
 
 def found(loaded: Loaded) -> list[str]:

@@ -113,7 +113,7 @@ def _told(trusted: list[Evidence]) -> str:
     upper = min(trusted, key=lambda each: age(each.before))
     lower = max(trusted, key=lambda each: age(each.since))
     told = [upper.text] if upper.before != CANONICAL or lower.since == OLIVE[0] else []
-    if lower.since != OLIVE[0] and lower is not upper:
+    if lower.since != OLIVE[0] and lower.text not in told:
         told.append(lower.text)
     return ", ".join(told)
 
