@@ -35,6 +35,7 @@ def run_plan(
     *,
     make_runner: RunnerFactory | None = None,
     search: dict[str, Any] | None = None,
+    started: float | None = None,
 ) -> Result:
     """Run ``plan`` and return the result.
 
@@ -47,6 +48,7 @@ def run_plan(
         sink: receives every event, in this thread.
         make_runner: how workers are started; the default runs them on this machine.
         search: what the search found that chose this plan, for the papers.
+        started: when it began, by the monotonic clock, if that was before now.
 
     Raises:
         OlivineError: a Step failed, or its result could not be written. Nothing that existed is lost.
@@ -54,6 +56,7 @@ def run_plan(
     """
     run = Run(plan, store, sink, new_run_dir(plan), make_runner or local_runner)
     run.search = search
+    run.started = run.started if started is None else started
     return run.run()
 
 

@@ -17,6 +17,7 @@ BUILTIN: dict[str, str] = {
     "speed": "olivine.evaluate.speed:Speed",
     "latency": "olivine.evaluate.latency:Latency",
     "throughput": "olivine.evaluate.latency:Throughput",
+    "lm_eval": "olivine.evaluate.lm_eval:LmEval",
     "custom": "olivine.evaluate.custom:Custom",
     "size": "olivine.evaluate.size:Size",
 }

@@ -369,8 +369,14 @@ class _Study:
         self.journal.finish(result)
         self.emit("study-done", **{key: value for key, value in result.items() if key != "trials"})
         published = replace(self.plans[best.key], notes=(), layout=self.plan.layout)
-        done = run_plan(published, self.store, self.last_sink, make_runner=self.make_runner, search=result)
-        return replace(done, seconds=time.monotonic() - self.started)
+        return run_plan(
+            published,
+            self.store,
+            self.last_sink,
+            make_runner=self.make_runner,
+            search=result,
+            started=self.started,
+        )
 
     def last_sink(self, event: Event) -> None:
         """Pass on what publishing says; its Steps were told of before."""
