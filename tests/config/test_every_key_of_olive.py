@@ -402,3 +402,10 @@ def test_a_priority_below_one_is_none(priority: int) -> None:
     values = load(BASE | {"evaluators": {"e": {"metrics": [metric]}}}).workflow.evaluators["e"].metrics[0].sub_types
     assert values is not None
     assert values[0].priority is None
+
+
+def test_a_flat_model_is_not_older_than_0_7() -> None:
+    """Nested parameters of data are a habit that outlived the rule."""
+    data = {"name": "d", "type": "HuggingfaceContainer", "load_dataset_config": {"params": {"data_name": "x"}}}
+    loaded = load({"input_model": {"type": "ONNXModel", "model_path": "m"}, "data_configs": [data]})
+    assert loaded.dialect == "0.10"

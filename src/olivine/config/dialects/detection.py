@@ -160,6 +160,8 @@ def _model(model: Any) -> Iterator[Evidence]:
     if isinstance(model.get("config"), dict):
         yield Evidence("input_model has a nested config", "0.7", weak=True)
         yield Evidence("input_model has a nested config")
+    elif "type" in model and len(model) > 1 and "hf_config" not in model:
+        yield Evidence("input_model is flat", since="0.7")
     inner = _inner(model)
     if str(model.get("type", "")).lower() in ("hfmodel", "distributedhfmodel"):
         yield Evidence(f"input_model.type is {model['type']}", since="0.7")
