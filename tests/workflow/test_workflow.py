@@ -94,3 +94,17 @@ def test_python_runs_the_same(finished) -> None:
     assert result.output_dir == finished.folder / "models"
     assert all(step.cached for step in result.steps)
     assert kinds[-1] == "run-done"
+
+
+def test_qlora_on_a_cpu_becomes_an_int4_model_of_the_16_bit_base(project, changed) -> None:
+    config = changed("passes.lora.type", "QLoRA")
+    config["passes"]["lora"]["training_args"] |= {"max_steps": 1, "optim": "paged_adamw_32bit"}
+    config["engine"].pop("evaluator")
+    project.write(config)
+    done = project.olivine("run", "workflow.json")
+    assert done.returncode == 0, done.stderr
+    assert "paged_adamw_32bit needs a GPU: adamw_torch is used" in done.stdout
+    assert (project.folder / "models" / "genai_config.json").is_file()
+    card = (project.folder / "models" / "model_card.md").read_text()
+    assert "QLoRA" in card
+    assert "int4" in card
