@@ -218,7 +218,7 @@ def ways(arguments: argparse.Namespace, model: Path, calibration: Path | None) -
     builder = {"builder": {"type": "ModelBuilder", "precision": "int4"}}
     for name, options in BUILDERS.items():
         yield name, lambda folder, sizes, options=options: plain(model, *options)
-    if arguments.olive:  # the newest onnxruntime-genai that Olive 0.13 works with is 0.15.2
+    if arguments.olive:  # as in workflow.py: the newest onnxruntime-genai that Olive 0.13 works with is 0.14.1
         for name, passes in OLIVES.items():
             if "data_config" not in str(passes) or calibration:
                 yield (

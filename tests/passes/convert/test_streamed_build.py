@@ -52,7 +52,9 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral": ("Mistral", {"sliding_window": None, "head_dim": 16}),
     "gemma": ("Gemma", {"head_dim": 16}),
     "gemma2": ("Gemma2", {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 128}),
+    "gemma3": ("Gemma3Text", {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 128}),
     "granite": ("Granite", {}),
+    "large vocabulary": ("Qwen3", {"head_dim": 32, "tie_word_embeddings": True, "vocab_size": 152_065}),
     "smollm3": ("SmolLM3", {"tie_word_embeddings": True}),
 }
 PROMPT = [5, 17, 250, 33, 9, 120, 77, 8]

@@ -72,7 +72,7 @@ def write_skeleton(reader: TensorReader, tensors: Mapping[str, TensorInfo], fold
     checkpoint = reader.checkpoint
     folder.mkdir(parents=True, exist_ok=True)
     _copy_papers(checkpoint, folder)
-    config = dict(checkpoint.config)
+    config = dict(checkpoint.config) | _rotations(checkpoint.config)
     config["quantization_config"] = {"quant_method": "olive", "bits": 8, "group_size": MARK, "symmetric": False}
     (folder / CONFIG).write_text(json.dumps(config), encoding="utf-8")
     sources: list[str] = []
@@ -95,6 +95,24 @@ def write_skeleton(reader: TensorReader, tensors: Mapping[str, TensorInfo], fold
         _mark(written, "lm_head", len(sources) - 1, 0, tensors[EMBEDDING].shape[0])
     save_file(written, folder / SINGLE, metadata={"format": "pt"})
     return Skeleton(tuple(sources))
+
+
+def _rotations(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rotary parameters of a Gemma 3 in the words that the builder looks for too.
+
+    transformers 5 keeps one set for each kind of layer; onnxruntime-genai 0.18 looks for one set, and for the base
+    frequency of sliding layers in a key of its own.
+    """
+    if not str(config.get("model_type", "")).startswith("gemma3"):
+        return {}
+    kinds = config.get("rope_parameters")
+    if not isinstance(kinds, dict) or not {"full_attention", "sliding_attention"} <= kinds.keys():
+        scaling = config.get("rope_scaling") or {}
+        full = {"rope_type": "default", "rope_theta": config.get("rope_theta", 1e6)} | scaling
+        local = {"rope_type": "default", "rope_theta": config.get("rope_local_base_freq", 1e4)}
+        kinds = {"full_attention": full, "sliding_attention": local}
+    own = kinds["full_attention"] | kinds | {"rope_local_base_freq": kinds["sliding_attention"]["rope_theta"]}
+    return {"rope_parameters": own}
 
 
 def _mark(written: dict[str, NDArray[Any]], module: str, number: int, start: int, stop: int) -> None:
