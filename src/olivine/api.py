@@ -13,6 +13,7 @@ from olivine.engine.engine import run_plan
 from olivine.engine.result import Result
 from olivine.events import Event
 from olivine.planning.plan import Plan, make_plan
+from olivine.planning.resources import check_resources
 from olivine.store import Store
 
 
@@ -123,8 +124,13 @@ def prepare(
     trust_remote_code: bool = False,
     allow_scripts: Sequence[str | Path] = (),
     layout: str | None = None,
+    force: bool = False,
 ) -> tuple[Plan, Store]:
-    """Load and plan, and return the plan with the Store it was made against."""
+    """Load and plan, and return the plan with the Store it was made against.
+
+    Args:
+        force: go on where memory or disk seem too small. The other arguments are those of :func:`plan`.
+    """
     from olivine.config import load
     from olivine.config.availability import refuse_unavailable
 
@@ -143,4 +149,4 @@ def prepare(
         searched = plan_search(loaded, store, trust_remote_code=trust_remote_code, scripts=scripts)
         return replace(searched, layout=layout), store
     made = make_plan(loaded, store, trust_remote_code=trust_remote_code, scripts=scripts)
-    return replace(made, layout=layout), store
+    return replace(check_resources(made, loaded, force=force), layout=layout), store

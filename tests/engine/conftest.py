@@ -23,7 +23,7 @@ from olivine.passes.base import Format, Params, Pass, PassResult
 class CopyParams(Params):
     mark: str = ""
     """Text to leave in the copy."""
-    behave: Literal["well", "raise", "exhaust", "die", "fill", "nothing", "slow"] = "well"
+    behave: Literal["well", "raise", "exhaust", "die", "fill", "nothing", "slow", "hoard"] = "well"
     """How to end."""
     journal: str = ""
     """File that gets a line each time the pass runs."""
@@ -52,6 +52,11 @@ class Copy(Pass[CopyParams]):
             os.kill(os.getpid(), signal.SIGKILL)
         if params.behave == "fill":
             raise OSError(28, "No space left on device")
+        if params.behave == "hoard":
+            held = []
+            for _ in range(100):
+                held.append(bytearray(os.urandom(1)) * 20_000_000)
+                time.sleep(0.05)
         if params.behave == "nothing":
             return PassResult()
         for file in context.inputs["model"].iterdir():

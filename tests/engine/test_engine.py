@@ -188,3 +188,14 @@ def test_a_worker_does_not_see_the_hub_token_unless_allowed(project, plugin: Pat
             assert ("HF_TOKEN" in environment) is allowed
     finally:
         del os.environ["HF_TOKEN"]
+
+
+def test_a_step_that_takes_more_memory_than_it_may_is_stopped(project) -> None:
+    project.write(first={"behave": "hoard"})
+    stopped = project.olivine("run", "workflow.json", "--set", "engine.max_memory=600MB")
+    said = " ".join(stopped.stderr.split())
+    assert stopped.returncode == 1, stopped.stdout
+    assert "first was stopped: it took 0.6" in said
+    assert "engine.max_memory allows 0.60 GB" in said
+    assert "passes.first" in said
+    assert not project.output.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from olivine.cli.run import add_config_arguments, config_of
@@ -35,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         trust_remote_code=arguments.trust_remote_code,
         allow_scripts=arguments.allow_script,
         layout=arguments.layout,
+        force=arguments.force,
     )
     show(plan, as_json=arguments.json)
     if arguments.show_data and not arguments.json:
@@ -53,6 +55,7 @@ def show(plan: Plan, *, as_json: bool) -> None:
 
 def plan_as_json(plan: Plan) -> dict[str, Any]:
     """Return a plan for machines."""
+    rates = _rates(plan)
     return {
         "dialect": plan.dialect,
         "file": str(plan.file) if plan.file else None,
@@ -79,6 +82,7 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
                     }
                     for name, survey in step.surveys.items()
                 },
+                "estimate": _estimate(step, rates),
                 "notes": list(step.notes),
             }
             for step in plan.steps
@@ -92,16 +96,17 @@ def _lines(plan: Plan) -> list[str]:
     lines += [f"  note: {note}" for note in plan.notes]
     lines.append("")
     width = max(len(step.name) for step in plan.steps)
+    rates = _rates(plan)
     for number, step in enumerate(plan.steps, 1):
         state = "in the cache" if step.cached else f"runs on {step.host.device}"
         kind = step.step.type if step.step.kind == "pass" else "measure"
         lines.append(f"{number}. {step.name:<{width}}  {kind}: {step.consumes} -> {step.produces}  [{state}]")
-        lines += [f"     {line}" for line in _details(step)]
+        lines += [f"     {line}" for line in _details(step, rates)]
     lines += ["", f"cache   {plan.cache_dir}", f"output  {plan.model_dir} ({plan.final_format})"]
     return lines
 
 
-def _details(step: PlannedStep) -> list[str]:
+def _details(step: PlannedStep, rates: dict[str, float]) -> list[str]:
     lines = []
     for name, survey in step.surveys.items():
         if survey.rows is None:
@@ -113,8 +118,46 @@ def _details(step: PlannedStep) -> list[str]:
         lines += [f"note: {note}" for note in survey.notes]
     if step.step.kind == "evaluate":
         lines.append("metrics: " + ", ".join(metric["name"] for metric in step.step.params["metrics"]))
+    if not step.cached and (found := _estimate(step, rates)) is not None:
+        lines.append("takes " + ", ".join(_figures(found)))
     lines += [f"note: {note}" for note in step.notes]
     return lines
+
+
+def _rates(plan: Plan) -> dict[str, float]:
+    """Return what the Store tells of the time that passes take."""
+    from olivine.planning.resources import seconds_by_type
+    from olivine.store import Store
+
+    return seconds_by_type(Store(plan.cache_dir)) if plan.cache_dir.is_dir() else {}
+
+
+def _estimate(step: PlannedStep, rates: dict[str, float]) -> dict[str, Any] | None:
+    """Return what a Step is estimated to take."""
+    from olivine.planning.resources import estimated_seconds
+
+    if step.estimate is None:
+        return None
+    return {
+        "memory_bytes": step.estimate.memory,
+        "memory_bytes_by_phase": dict(step.estimate.phases),
+        "vram_bytes": step.estimate.vram,
+        "output_bytes": step.estimate.output,
+        "temporary_bytes": step.estimate.temporary,
+        "seconds": estimated_seconds(step.estimate, step.step.type, rates),
+    }
+
+
+def _figures(found: dict[str, Any]) -> Iterator[str]:
+    from olivine.engine.words import duration
+    from olivine.planning.resources import gigabytes
+
+    yield f"about {gigabytes(found['memory_bytes'])} of memory"
+    if found["vram_bytes"]:
+        yield f"{gigabytes(found['vram_bytes'])} of GPU memory"
+    yield f"{gigabytes(found['output_bytes'] + found['temporary_bytes'])} of disk"
+    if found["seconds"] is not None:
+        yield duration(found["seconds"])
 
 
 def _show_data(plan: Plan, count: int) -> None:

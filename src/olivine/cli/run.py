@@ -26,6 +26,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="lay out the output folder as a release of Olive did: olive-0.6, olive-0.7, olive-0.8, olive-0.10",
     )
+    parser.add_argument("--force", action="store_true", help="go on although memory or disk seem too small")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line for machines")
 
 
@@ -86,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         trust_remote_code=arguments.trust_remote_code,
         allow_scripts=arguments.allow_script,
         layout=arguments.layout,
+        force=arguments.force,
     )
     with make_view(plan, as_json=arguments.json, stream=sys.stdout) as view:
         result = execute(plan, store, view)

@@ -610,6 +610,9 @@ class Engine(Node):
     """How the final model is packed beside."""
     plot_pareto_frontier: bool = False
     """Whether a search draws its Pareto front; kept."""
+    max_memory: int | str | None = None
+    """Memory that a Step may take, in bytes or like ``12GB``. The plan refuses a Step that needs more, and one that
+    takes more all the same is stopped before the system stops something else."""
     log_severity_level: int = Field(default=1, ge=0, le=4)
     """How much of what libraries log goes to the run's log file: 0 everything, 4 only fatal errors."""
 

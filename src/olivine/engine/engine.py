@@ -17,6 +17,7 @@ from olivine.evaluate.goals import INPUT, Verdict, goals_of, judge, sentence, to
 from olivine.events import Event, EventSink
 from olivine.planning.parts import part_of
 from olivine.planning.plan import EVALUATE_INPUT, Plan, PlannedStep, Source
+from olivine.planning.resources import memory_limit
 from olivine.redaction import redacted
 from olivine.store.digests import digest_json
 from olivine.systems.base import Runner, StepAnswer, StepRequest
@@ -175,6 +176,7 @@ class Run:
                 shared=str(self.store.shared_dir),
                 identities=dict(planned.step.inputs)
                 | {key: digest_json(value) for key, value in planned.step.data.items()},
+                max_memory=memory_limit(self.plan.workflow.engine.max_memory),
             )
             answer = self.ask(planned, request, fresh=not is_pass)
             if is_pass and not any(staging.path.iterdir()):
@@ -189,7 +191,7 @@ class Run:
                 step=planned.step.model_dump(mode="json") | {"name": planned.name},
                 inputs=dict(planned.step.inputs),
                 metrics=answer.metrics,
-                attributes=answer.attributes,
+                attributes=answer.attributes | ({"work": planned.estimate.work} if planned.estimate else {}),
                 history=answer.history,
                 seconds=answer.seconds,
                 peak_memory=answer.peak_memory,

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from olivine.config.schema import DataConfig
 from olivine.errors import Problem
+from olivine.passes.estimate import LIBRARIES, Estimate
 
 
 class Format(StrEnum):
@@ -88,6 +89,8 @@ class ModelFacts:
         modules: names and shapes of 2-D weights in the base checkpoint, e.g.
             ``{"model.layers.0.self_attn.qkv_proj": (768, 256)}``; empty if unknown.
         own_base: for an adapter: whether its artifact carries its own base checkpoint in ``base/`` (LoftQ).
+        parameters: number of weights of the checkpoint (of the base, for an adapter); 0 if unknown.
+        weights: bytes of these weights as they are stored.
     """
 
     format: Format
@@ -95,6 +98,8 @@ class ModelFacts:
     path: Path | None = None
     modules: Mapping[str, Sequence[int]] = field(default_factory=dict)
     own_base: bool = False
+    parameters: int = 0
+    weights: int = 0
 
 
 @dataclass(frozen=True)
@@ -220,6 +225,15 @@ class Pass(ABC, Generic[ParamsT]):
         ``where`` of a problem may hold only ``Location(path="r")``, the key within the pass; the plan adds the rest.
         """
         return []
+
+    @classmethod
+    def estimate(cls, params: ParamsT, context: PlanContext, data: Mapping[str, DataConfig]) -> Estimate:
+        """Return what :meth:`run` will take. Called by ``plan`` if the model's size is known.
+
+        The default is that of a pass that loads the checkpoint once, and leaves one as large.
+        """
+        weights = context.model.weights
+        return Estimate({"loading": LIBRARIES + weights}, output=weights, work=float(context.model.parameters))
 
     @abstractmethod
     def run(self, params: ParamsT, context: RunContext) -> PassResult:

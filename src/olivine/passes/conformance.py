@@ -82,6 +82,8 @@ class PassConformance:
             inputs["model"],
             base.modules,
             own_base=(inputs["model"] / "base").is_dir(),
+            parameters=base.parameters,
+            weights=sum(tensor.bytes for tensor in base.tensors.values()),
         )
         return PlanContext(facts, host, target, this_machine().has_bf16(host.device))
 
@@ -108,6 +110,22 @@ class PassConformance:
             result = run_pass(pass_type, resolved, inputs, folder, data=data, host=host, target=target)
             self._reference[type(self)] = folder / "output", result
         return self._reference[type(self)]
+
+    def test_an_estimate_is_made_of_shapes_alone(
+        self,
+        pass_type: type[Pass[Any]],
+        resolved: Params,
+        plan_context: PlanContext,
+        data: Mapping[str, DataConfig],
+        reference: tuple[Path, PassResult],
+    ) -> None:
+        """Its size of the result is within a fifth of what the pass made, but for a megabyte of small files."""
+        if not plan_context.model.weights:
+            pytest.skip("the size of the model is not known")
+        found = pass_type.estimate(resolved, plan_context, data)
+        made = sum(file.stat().st_size for file in reference[0].rglob("*") if file.is_file())
+        assert found.memory > 0
+        assert abs(found.output - made) <= 0.2 * made + 1_000_000
 
     def test_metadata_is_present(self, pass_type: type[Pass[Any]]) -> None:
         assert pass_type.type

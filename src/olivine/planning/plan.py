@@ -20,6 +20,7 @@ from olivine.hardware.machine import Machine, execution_providers, this_machine
 from olivine.hardware.placement import check_host, place
 from olivine.passes import registry as pass_registry
 from olivine.passes.base import Accelerator, Format, ModelFacts, Params, PlanContext
+from olivine.passes.estimate import Estimate
 from olivine.planning.requirements import check_requirements, versions_of
 from olivine.planning.step import Step
 from olivine.store import digest_json
@@ -67,6 +68,7 @@ class PlannedStep:
         target: where the model ships to.
         cached: whether the Store holds the result.
         notes: decisions worth telling.
+        estimate: what it will take; ``None`` if that cannot be told (a model that is not on this machine yet).
     """
 
     name: str
@@ -81,6 +83,7 @@ class PlannedStep:
     cached: bool
     notes: tuple[str, ...] = ()
     surveys: Mapping[str, Survey] = field(default_factory=dict)
+    estimate: Estimate | None = None
 
     @property
     def digest(self) -> str:
@@ -279,7 +282,14 @@ class _Planner:
             files = [[str(each.relative_to(located.path)), self.store.digest_file(each)] for each in checkpoint.files]
             identity = f"files:{digest_json(files)}"
         source = Source(path=located.path, identity=identity)
-        facts = ModelFacts(checkpoint.format, checkpoint.config, located.path, checkpoint.modules)
+        facts = ModelFacts(
+            checkpoint.format,
+            checkpoint.config,
+            located.path,
+            checkpoint.modules,
+            parameters=checkpoint.parameters,
+            weights=sum(tensor.bytes for tensor in checkpoint.tensors.values()),
+        )
         if checkpoint.needs_remote_code and not self.trust:
             self.notes.append(
                 "the model brings Python code of its own; it will not run, the installed library's implementation is "
@@ -349,6 +359,7 @@ class _Planner:
             remote_code=self.trust,
         )
         usable = len(self.problems) == problems_before
+        estimate = pass_type.estimate(params, context, data) if usable and facts.parameters and facts.weights else None
         self.steps.append(
             PlannedStep(
                 name=name,
@@ -361,6 +372,7 @@ class _Planner:
                 host=host,
                 target=self.target,
                 cached=usable and self.store.find(step.digest) is not None,
+                estimate=estimate,
                 notes=tuple(notes),
                 surveys={
                     config.name: self.surveys[config.name] for config in data.values() if config.name in self.surveys
@@ -369,6 +381,8 @@ class _Planner:
         )
         result = Source(step=step.digest, identity=f"step:{step.digest}")
         after = replace(facts, format=pass_type.produces, path=None, own_base=pass_type.own_base)
+        if estimate is not None and pass_type.produces is not Format.PEFT:
+            after = replace(after, weights=estimate.output)
         if pass_type.produces is not Format.PEFT:
             return result, after, None
         own = Source(step=step.digest, subfolder="base", identity=f"step:{step.digest}/base")

@@ -32,6 +32,7 @@ class StepRequest:
         trust_remote_code: whether code that comes with the model may run.
         shared: a folder that Steps share; empty if there is none.
         identities: by input and by data parameter, a text that changes whenever the content does.
+        max_memory: bytes that the worker and its children may take; above them the Step is stopped.
         log_level: what of the libraries' logging goes to ``log``, in the numbers of Python's logging.
     """
 
@@ -51,6 +52,7 @@ class StepRequest:
     log_level: int = 20
     shared: str = ""
     identities: dict[str, str] = field(default_factory=dict)
+    max_memory: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the request as a JSON object."""

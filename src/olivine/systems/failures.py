@@ -134,6 +134,19 @@ def killed(step: str, signal_number: int | None, exit_code: int | None, peak_mem
     )
 
 
+def beyond_limit(step: str, taken: int, limit: int) -> StepError:
+    """Return the error for a worker that was stopped because it took more than ``limit`` bytes."""
+    return StepError(
+        Problem(
+            f"{step} was stopped: it took {taken / 1e9:.2f} GB of memory, and engine.max_memory allows "
+            f"{limit / 1e9:.2f} GB",
+            None,
+            "",
+            f"allow more, or {_OUT_OF_MEMORY}",
+        )
+    )
+
+
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= 400 else text[:400] + " ..."

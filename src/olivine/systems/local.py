@@ -13,10 +13,12 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
+from olivine.errors import StepError
 from olivine.hardware.machine import this_machine
 from olivine.redaction import environment_for_child, redact
 from olivine.systems.base import Failure, Report, Runner, StepAnswer, StepRequest
-from olivine.systems.failures import killed
+from olivine.systems.failures import beyond_limit, killed
+from olivine.systems.memory_watch import MemoryWatch
 
 
 class LocalRunner(Runner):
@@ -38,8 +40,14 @@ class LocalRunner(Runner):
         if fresh:
             self.close()
         worker = self.start()
+        watch = MemoryWatch(worker.pid, request.max_memory) if request.max_memory is not None else None
         try:
-            return self._converse(worker, request, report)
+            with watch or contextlib.nullcontext():
+                return self._converse(worker, request, report)
+        except StepError:
+            if watch is not None and watch.exceeded:
+                raise beyond_limit(request.name, watch.exceeded, watch.limit) from None
+            raise
         except BaseException:
             self._kill()
             raise

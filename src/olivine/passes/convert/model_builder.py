@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from olivine.config.schema import DataConfig
 from olivine.errors import Location, ModelError, Problem
 from olivine.models.checkpoint import Checkpoint, read_checkpoint
 from olivine.models.decoder import misfits, why_not_plain
@@ -22,6 +23,7 @@ from olivine.passes.budget import BudgetParams, check_budget
 from olivine.passes.convert.builder_facts import SEEN_WITH, builder_facts, builder_options
 from olivine.passes.convert.mixed_facts import check_mixed, mixed_bits
 from olivine.passes.convert.trying import try_result
+from olivine.passes.estimate import BUILDER, Estimate, estimate_rounding
 from olivine.quant.scheme import Rounding, Scheme
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "auto"]
@@ -252,6 +254,29 @@ class ModelBuilder(Pass[ModelBuilderParams]):
             *check_mixed(params, context.model, PROVIDERS.get(context.target.execution_provider, "")),
             *_check_shapes(params, context),
         ]
+
+    @classmethod
+    def estimate(cls, params: ModelBuilderParams, context: PlanContext, data: Mapping[str, DataConfig]) -> Estimate:
+        """See :meth:`Pass.estimate`."""
+        model = context.model
+        if params.precision in ("int4", "int8") and _asked_for_all(params, context.target) is None:
+            bits = 4 if params.precision == "int4" else 8
+            tied = _tied(model.config)
+            head = params.lm_head_bits or bits
+            on_cpu = PROVIDERS.get(context.target.execution_provider) == "cpu"
+            table = params.embedding_bits or (head if tied else 8 if on_cpu else None)
+            return estimate_rounding(model, bits, params.int4_block_size or 32, head, table, trial=True)
+        width = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.125}.get(params.precision, 0.625)
+        output = int(model.parameters * width)
+        # The builder loads the checkpoint, then holds it again as the tensors of the graph.
+        held = int(model.parameters * (2.5 * 2 if params.precision != "fp32" else 3 * 4))
+        return Estimate(
+            {"building": BUILDER + held},
+            output,
+            output,
+            work=float(model.parameters),
+            remedy="int4_algo_config: search with precision int4 or int8, which stream",
+        )
 
     def run(self, params: ModelBuilderParams, context: RunContext) -> PassResult:
         """See :meth:`Pass.run`."""
@@ -489,9 +514,9 @@ def _as_text(key: str, value: Any) -> str:
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
 
-def _why_not_streamed(params: ModelBuilderParams, target: Accelerator, checkpoint: Checkpoint) -> str | None:
-    """Return what keeps the weights from being rounded as they stream by, or ``None``."""
-    asked = next(
+def _asked_for_all(params: ModelBuilderParams, target: Accelerator) -> str | None:
+    """Return the parameter that only the builder itself can serve, with the whole checkpoint in memory, if any."""
+    return next(
         (
             name
             for name, given in (
@@ -509,6 +534,11 @@ def _why_not_streamed(params: ModelBuilderParams, target: Accelerator, checkpoin
         ),
         None,
     )
+
+
+def _why_not_streamed(params: ModelBuilderParams, target: Accelerator, checkpoint: Checkpoint) -> str | None:
+    """Return what keeps the weights from being rounded as they stream by, or ``None``."""
+    asked = _asked_for_all(params, target)
     if asked:
         return f"{asked} is the builder's own way"
     if checkpoint.format is Format.HF_QUANTIZED:

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from olivine.config.schema import DataConfig
 from olivine.errors import DataError, Location, ModelError, Problem
 from olivine.passes.base import Accelerator, Format, Pass, PassResult, PlanContext, Requirement, RunContext
+from olivine.passes.estimate import Estimate
 from olivine.passes.finetune.adapter_params import AdapterParams
 from olivine.passes.finetune.needless_imports import taken_for_missing
 
@@ -151,6 +153,13 @@ class AdapterPass(Pass[AdapterParamsT]):
                 )
             )
         return found
+
+    @classmethod
+    def estimate(cls, params: AdapterParamsT, context: PlanContext, data: Mapping[str, DataConfig]) -> Estimate:
+        """See :meth:`Pass.estimate`."""
+        from olivine.passes.finetune.training_memory import estimate_training
+
+        return estimate_training(params, context, data, four_bit=cls.four_bit, own_base=cls.own_base)
 
     # What the worker runs -----------------------------------------------------------------------------------------
 

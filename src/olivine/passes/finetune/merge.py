@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from olivine.config.schema import DataConfig
 from olivine.errors import ModelError
-from olivine.passes.base import Format, Params, Pass, PassResult, Requirement, RunContext
+from olivine.passes.base import Format, Params, Pass, PassResult, PlanContext, Requirement, RunContext
+from olivine.passes.estimate import LIBRARIES, Estimate
+from olivine.passes.finetune.training_memory import LARGEST_SHARD
 
 if TYPE_CHECKING:
     from olivine.models.checkpoint import Checkpoint
@@ -43,6 +46,20 @@ class MergeAdapterWeights(Pass[MergeParams]):
         Requirement("peft", "finetune", ">=0.18,<0.22"),
     )
     shaped_by: ClassVar[tuple[str, ...]] = ("torch", "peft")
+
+    @classmethod
+    def estimate(cls, params: MergeParams, context: PlanContext, data: Mapping[str, DataConfig]) -> Estimate:
+        """See :meth:`Pass.estimate`: one file of the base and its merged copy are in memory at a time."""
+        model = context.model
+        width = {"keep": model.weights / model.parameters, "float32": 4.0}.get(params.torch_dtype, 2.0)
+        output = int(model.parameters * width)
+        shard = min(model.weights, LARGEST_SHARD)
+        return Estimate(
+            {"merging": LIBRARIES + shard + int(shard * output / model.weights)},
+            output,
+            work=float(model.parameters),
+            remedy="a base checkpoint cut into smaller files (save_pretrained with max_shard_size)",
+        )
 
     def run(self, params: MergeParams, context: RunContext) -> PassResult:
         """Merge; see the base class.

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast, get_args
 
 from pydantic import Field
 
+from olivine.config.schema import DataConfig
 from olivine.errors import ModelError, Problem
 from olivine.models.checkpoint import TensorInfo, read_checkpoint
 from olivine.passes.base import Format, Params, Pass, PassResult, PlanContext, Requirement, RunContext
+from olivine.passes.estimate import Estimate, estimate_rounding
 from olivine.passes.quantize.choosing import Bits, GroupSize, Override, choose, not_decoder
 from olivine.quant.scheme import Calibrated, Rounding, Scheme
 from olivine.quant.stored.form import FormName
@@ -156,6 +158,11 @@ class Quantize(Pass[QuantizeParams]):
         problems = not_decoder(model.config, tensors)
         problems = problems or _choose(params, model.config, _matrices(tensors))[1]
         return problems + _calibration_problems(params, context)
+
+    @classmethod
+    def estimate(cls, params: QuantizeParams, context: PlanContext, data: Mapping[str, DataConfig]) -> Estimate:
+        """See :meth:`Pass.estimate`: tiles are in memory, and the largest matrix that is copied as it is."""
+        return estimate_rounding(context.model, params.bits, params.group_size, params.lm_head_bits, None)
 
     def run(self, params: QuantizeParams, context: RunContext) -> PassResult:
         """See :meth:`Pass.run`."""

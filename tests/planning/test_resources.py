@@ -1,0 +1,121 @@
+"""A plan says what a run will take, and refuses what does not fit, with numbers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from olivine.api import prepare
+from olivine.errors import ConfigError, UnavailableError
+from olivine.passes.base import Accelerator, Format, ModelFacts, PlanContext
+from olivine.passes.convert.model_builder import ModelBuilder, ModelBuilderParams
+from olivine.passes.finetune.lora import LoRA
+from olivine.passes.finetune.merge import MergeAdapterWeights, MergeParams
+from olivine.passes.quantize.quantize import Quantize, QuantizeParams
+from olivine.planning.resources import memory_limit
+
+GB = 10**9
+
+
+def phi3_mini() -> PlanContext:
+    """Return what a plan knows of microsoft/Phi-3-mini, without its files."""
+    hidden, intermediate, vocabulary = 3072, 8192, 32064
+    modules = {"model.embed_tokens": (vocabulary, hidden), "lm_head": (vocabulary, hidden)}
+    for layer in range(32):
+        prefix = f"model.layers.{layer}."
+        modules |= {
+            f"{prefix}self_attn.qkv_proj": (3 * hidden, hidden),
+            f"{prefix}self_attn.o_proj": (hidden, hidden),
+            f"{prefix}mlp.gate_up_proj": (2 * intermediate, hidden),
+            f"{prefix}mlp.down_proj": (hidden, intermediate),
+        }
+    parameters = sum(rows * columns for rows, columns in modules.values()) + 65 * hidden
+    config = {"hidden_size": hidden, "intermediate_size": intermediate, "num_hidden_layers": 32}
+    facts = ModelFacts(Format.HF, config, None, modules, parameters=parameters, weights=2 * parameters)
+    return PlanContext(facts, Accelerator(), Accelerator(), False)
+
+
+def test_streaming_a_large_model_takes_a_fraction_of_loading_it() -> None:
+    streamed = ModelBuilder.estimate(ModelBuilderParams(precision="int4"), phi3_mini(), {})
+    loaded = ModelBuilder.estimate(ModelBuilderParams(precision="int4", int4_algo_config="rtn"), phi3_mini(), {})
+    assert 1 * GB < streamed.memory < 2.6 * GB
+    assert 15 * GB < loaded.memory < 30 * GB
+    assert 2.0 * GB < streamed.output < 2.6 * GB
+    assert "search" in loaded.remedy
+
+
+def test_a_quantised_checkpoint_and_a_merged_one_have_their_sizes() -> None:
+    context = phi3_mini()
+    assert Quantize.estimate(QuantizeParams(), context, {}).output == pytest.approx(2.4 * GB, rel=0.1)
+    adapter = replace(context, model=replace(context.model, format=Format.PEFT))
+    assert MergeAdapterWeights.estimate(MergeParams(), adapter, {}).output == context.model.weights
+
+
+def test_training_counts_weights_state_and_activations() -> None:
+    context = phi3_mini()
+
+    def memory(**arguments: Any) -> int:
+        given = {"train_data_config": "d", "training_args": {"per_device_train_batch_size": 1, **arguments}}
+        params, _ = LoRA.resolve(LoRA.params_type.model_validate(given), context)
+        return LoRA.estimate(params, context, {}).memory
+
+    assert memory() > 4 * context.model.parameters
+    assert memory(gradient_checkpointing=True) < memory()
+    assert memory(per_device_train_batch_size=4) > memory(per_device_train_batch_size=2)
+
+
+@pytest.fixture
+def workflow(tmp_path: Path, pico_model: Path) -> dict[str, Any]:
+    return {
+        "input_model": {"model_path": str(pico_model)},
+        "passes": {"b": {"type": "ModelBuilder", "precision": "int4"}},
+        "engine": {"cache_dir": str(tmp_path / "cache"), "output_dir": str(tmp_path / "out")},
+    }
+
+
+def test_too_little_memory_is_refused_with_numbers_and_force_goes_on(
+    workflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("olivine.hardware.memory.free_memory_bytes", lambda: 300_000_000)
+    with pytest.raises(UnavailableError, match=r"b needs about 671 MB of memory while \w+, and .* 300 MB free"):
+        prepare(workflow)
+    plan, _ = prepare(workflow, force=True)
+    assert any("this machine has 300 MB free" in note for note in plan.notes)
+
+
+def test_too_little_disk_is_refused_with_numbers(workflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("olivine.store.disk.free_bytes", lambda _: 1000)
+    with pytest.raises(UnavailableError, match="of disk, and 0 MB are free at"):
+        prepare(workflow)
+
+
+def test_a_budget_below_the_estimate_is_refused(workflow: dict[str, Any]) -> None:
+    workflow["engine"]["max_memory"] = "100MB"
+    with pytest.raises(UnavailableError, match=r"engine.max_memory allows 100 MB"):
+        prepare(workflow)
+
+
+@pytest.mark.parametrize(
+    ("given", "bytes_"), [("12GB", 12 * GB), ("8GiB", 8 * 2**30), (1000, 1000), ("1.5 mb", 1_500_000), (None, None)]
+)
+def test_sizes(given: Any, bytes_: int | None) -> None:
+    assert memory_limit(given) == bytes_
+
+
+@pytest.mark.parametrize("given", ["much", "-1GB", "0", "12XB"])
+def test_no_sizes(given: str) -> None:
+    with pytest.raises(ConfigError, match="is no size"):
+        memory_limit(given)
+
+
+def test_the_plan_for_machines_has_the_figures(workflow: dict[str, Any]) -> None:
+    from olivine.cli.plan import plan_as_json
+
+    plan, _ = prepare(workflow)
+    found = json.loads(json.dumps(plan_as_json(plan), default=str))["steps"][0]["estimate"]
+    assert found["memory_bytes"] == max(found["memory_bytes_by_phase"].values())
+    assert found["seconds"] is None
