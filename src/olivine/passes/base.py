@@ -91,6 +91,7 @@ class ModelFacts:
         own_base: for an adapter: whether its artifact carries its own base checkpoint in ``base/`` (LoftQ).
         parameters: number of weights of the checkpoint (of the base, for an adapter); 0 if unknown.
         weights: bytes of these weights as they are stored.
+        beside: bytes of tokenizer and configuration, which results have too; the plan adds them to an estimate.
     """
 
     format: Format
@@ -100,6 +101,7 @@ class ModelFacts:
     own_base: bool = False
     parameters: int = 0
     weights: int = 0
+    beside: int = 0
 
 
 @dataclass(frozen=True)

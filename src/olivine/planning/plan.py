@@ -288,7 +288,8 @@ class _Planner:
             located.path,
             checkpoint.modules,
             parameters=checkpoint.parameters,
-            weights=sum(tensor.bytes for tensor in checkpoint.tensors.values()),
+            weights=(weights := sum(tensor.bytes for tensor in checkpoint.tensors.values())),
+            beside=checkpoint.bytes - weights,
         )
         if checkpoint.needs_remote_code and not self.trust:
             self.notes.append(
@@ -372,7 +373,7 @@ class _Planner:
                 host=host,
                 target=self.target,
                 cached=usable and self.store.find(step.digest) is not None,
-                estimate=estimate,
+                estimate=replace(estimate, output=estimate.output + facts.beside) if estimate is not None else None,
                 notes=tuple(notes),
                 surveys={
                     config.name: self.surveys[config.name] for config in data.values() if config.name in self.surveys
