@@ -68,16 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def summary(result: dict[str, Any]) -> list[str]:
     """Return the outcome of a study in a few lines."""
-    pick = next((each for each in result.get("trials", ()) if each["number"] == result["pick"]), None)
-    lines = [
+    return [
         f"{result['complete']} candidates measured, {result['stopped']} stopped early, {result['failed']} failed; "
         f"{result['qualifying']} qualify, {len(result['pareto_front'])} on the Pareto front",
         f"pick: candidate {result['pick']}, {result['why']}",
+        f"      {described(result['pick_point'])}",
     ]
-    if pick is not None:
-        lines.insert(1, "      " + described(pick["point"]))
-        lines[1], lines[2] = lines[2], lines[1]
-    return lines
 
 
 def described(point: dict[str, Any]) -> str:

@@ -400,6 +400,7 @@ class _Study:
             "steps_run": len(runs),
             "pareto_front": numbers,
             "pick": best.number,
+            "pick_point": dict(best.point),
             "why": self.why(best, qualifying, numbers),
         }
 
