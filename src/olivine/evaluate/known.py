@@ -99,7 +99,7 @@ METRICS: tuple[KnownMetric, ...] = (
 )
 
 EVALUATORS: dict[str, tuple[str, str]] = {
-    "LMEvaluator": ("it needs lm-eval", "run lm_eval on the final model, or use accuracy or perplexity"),
+    "LMEvaluator": ("its tasks are a metric here", "use metrics: [{type: lm_eval, tasks: [...]}]"),
     "MTEBEvaluator": ("it needs mteb", "run mteb on the final model"),
 }
 """Evaluators with measures of their own: why they are not available, and what to do."""
