@@ -30,6 +30,7 @@ from olivine.config.schema import (
     SearchStrategy,
     SubType,
     System,
+    Tracking,
     Workflow,
 )
 
@@ -56,6 +57,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`evaluators.*.metrics.*.sub_types`, each", SubType),
     ("`evaluators.*.metrics.*.sub_types.*.goal`", Goal),
     ("`engine`", Engine),
+    ("`tracking`", Tracking),
     ("`engine.search_strategy`", SearchStrategy),
     ("`engine.packaging_config`, each", Packaging),
     ("`azureml_client`", AzureMLClient),

@@ -617,6 +617,25 @@ class Engine(Node):
     """How much of what libraries log goes to the run's log file: 0 everything, 4 only fatal errors."""
 
 
+class Tracking(Node):
+    """Where runs are tracked, also those that fail: parameters, measurements, curves and papers; no weights."""
+
+    mlflow: str
+    """Address of an MLflow server, ``http://localhost:5000``. Credentials come from the environment
+    (``MLFLOW_TRACKING_USERNAME``, ``MLFLOW_TRACKING_PASSWORD``, ``MLFLOW_TRACKING_TOKEN``)."""
+    experiment: str = "olivine"
+    """Name of the experiment there."""
+
+    @model_validator(mode="after")
+    def _has_no_credentials(self) -> Tracking:
+        if "@" in self.mlflow.partition("://")[2].partition("/")[0]:
+            error = "it holds credentials; give them by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            raise PydanticCustomError("value_error", "", {"error": error})
+        if not self.mlflow.startswith(("http://", "https://")):
+            raise PydanticCustomError("value_error", "", {"error": "it must begin with http:// or https://"})
+        return self
+
+
 class Workflow(Node):
     """A whole configuration.
 
@@ -642,6 +661,8 @@ class Workflow(Node):
     """Sets of metrics, by name."""
     engine: Engine = Engine()
     """How it runs and where results go."""
+    tracking: Tracking | None = None
+    """Where runs are tracked; nothing is sent anywhere without it."""
     azureml_client: AzureMLClient | None = None
     """The Azure Machine Learning workspace of systems and ``azureml://`` addresses."""
     workflow_host: str | None = None

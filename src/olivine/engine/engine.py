@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olivine.engine.output import publish_final
 from olivine.engine.record import keep_record, make_record
 from olivine.engine.result import Result, StepResult
-from olivine.errors import OlivineError, StepError
+from olivine.errors import Location, OlivineError, StepError
 from olivine.evaluate.goals import INPUT, Verdict, goals_of, judge, sentence, to_measure_again
 from olivine.events import Event, EventSink
 from olivine.planning.parts import part_of
@@ -23,6 +23,7 @@ from olivine.store.digests import digest_json
 from olivine.systems.base import Runner, StepAnswer, StepRequest
 
 if TYPE_CHECKING:
+    from olivine.engine.tracking import Tracker
     from olivine.store import Artifact, Store
 
 RunnerFactory = Callable[[Path, bool], Runner]
@@ -90,6 +91,8 @@ class Run:
         self.started = time.monotonic()
         self.current = ""
         self.search: dict[str, Any] | None = None
+        self.tracker: Tracker | None = None
+        self.record: dict[str, Any] = {}
 
     def run(self) -> Result:
         self.emit(
@@ -110,6 +113,7 @@ class Run:
             log=str(self.log),
         )
         try:
+            self.track()
             for planned in self.plan.steps:
                 self.current = planned.name
                 try:
@@ -120,16 +124,17 @@ class Run:
             result = self.publish()
         except KeyboardInterrupt:
             self.emit("run-failed", self.current, reason="interrupted", log=str(self.log))
-            self.keep("interrupted", "interrupted")
+            self.tell_tracker(self.keep("interrupted", "interrupted"))
             raise
         except OlivineError as error:
             self.emit("run-failed", self.current, reason=str(error), exit_code=error.exit_code, log=str(self.log))
-            self.keep("failed", str(error))
+            self.tell_tracker(self.keep("failed", str(error)))
             raise
         finally:
             if self.runner is not None:
                 self.runner.close()
         self.store.record_use([step.digest for step in self.plan.steps])
+        self.tell_tracker(self.record)
         self.emit("run-done", **result.as_json())
         return result
 
@@ -358,7 +363,28 @@ class Run:
         except OSError as error:
             # The run's own outcome matters more than its record.
             self.sink(Event("note", data={"text": f"the run's record could not be written: {error}"}))
+        self.record = record
         return record
+
+    def track(self) -> None:
+        """Begin a run on the tracking server, if there is one."""
+        tracking = self.plan.workflow.tracking
+        if tracking is not None:
+            from olivine.engine.tracking import Tracker
+
+            self.tracker = Tracker(tracking, self.run_dir.name, Location(path="tracking.mlflow"))
+
+    def tell_tracker(self, record: Mapping[str, Any]) -> None:
+        """Send the record of this run, which has ended, to the tracking server."""
+        if self.tracker is None:
+            return
+        from olivine.engine.tracking import papers_of
+
+        output = self.plan.output_dir if record["state"] in ("succeeded", "goals missed") else None
+        problem = self.tracker.end(record, papers_of(record, output))
+        self.tracker = None
+        if problem is not None:
+            self.emit("note", text=problem)
 
     def input_model(self) -> Path | None:
         """Return the folder of the checkpoint that went in, if the run has needed it."""

@@ -19,7 +19,7 @@ from olivine.evaluate.goals import INPUT, Wanted, goals_of
 from olivine.hardware.machine import Machine, execution_providers, this_machine
 from olivine.hardware.placement import check_host, place
 from olivine.passes import registry as pass_registry
-from olivine.passes.base import Accelerator, Format, ModelFacts, Params, PlanContext
+from olivine.passes.base import Accelerator, Format, ModelFacts, Params, PlanContext, Requirement
 from olivine.passes.estimate import Estimate
 from olivine.planning.requirements import check_requirements, versions_of
 from olivine.planning.step import Step
@@ -224,6 +224,10 @@ class _Planner:
                     remedy="add a pass, e.g. passes: {builder: {type: ModelBuilder, precision: int4}}",
                 )
             )
+        if self.workflow.tracking is not None:
+            where = self.loaded.locate("tracking")
+            needed = Requirement("mlflow-skinny|mlflow", "mlflow", ">=3.1,<4")
+            self.unavailable += check_requirements([needed], "tracking", where)
         output_dir = Path(engine.output_dir)
         self._check_folders(output_dir)
         self.unavailable = list(dict.fromkeys(self.unavailable))

@@ -429,6 +429,7 @@ class _Study:
 def study_id(loaded: Loaded) -> str:
     """Return the key of a study: a digest of the configuration, but for where things are put."""
     content = loaded.workflow.model_dump(mode="json")
+    content.pop("tracking", None)
     for key in ("output_dir", "cache_dir", "packaging_config", "log_severity_level"):
         content["engine"].pop(key, None)
     return digest_json(content)[:16]
