@@ -259,8 +259,8 @@ class ModelBuilder(Pass[ModelBuilderParams]):
     def estimate(cls, params: ModelBuilderParams, context: PlanContext, data: Mapping[str, DataConfig]) -> Estimate:
         """See :meth:`Pass.estimate`."""
         model = context.model
-        if params.precision in ("int4", "int8") and _asked_for_all(params, context.target) is None:
-            bits = 4 if params.precision == "int4" else 8
+        if params.precision in QUANTISED and _asked_for_all(params, context.target) is None:
+            bits = 8 if params.precision == "int8" else 4  # with auto, about so many
             tied = _tied(model.config)
             head = params.lm_head_bits or bits
             on_cpu = PROVIDERS.get(context.target.execution_provider) == "cpu"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_args
 
 from pydantic import Field
 
 from olivine.config.schema import DataConfig
 from olivine.errors import ModelError, Problem
 from olivine.models.checkpoint import TensorInfo, read_checkpoint
-from olivine.passes.base import Format, Params, Pass, PassResult, PlanContext, Requirement, RunContext
+from olivine.passes.base import Format, Pass, PassResult, PlanContext, Requirement, RunContext
+from olivine.passes.budget import BudgetParams
 from olivine.passes.estimate import Estimate, estimate_rounding
+from olivine.passes.quantize.automatic import FormOptions, check_automatic, files_beside, mix
 from olivine.passes.quantize.choosing import Bits, GroupSize, Override, choose, not_decoder
 from olivine.quant.scheme import Calibrated, Rounding, Scheme
 from olivine.quant.stored.form import FormName
@@ -31,15 +33,17 @@ CALIBRATED: tuple[str, ...] = get_args(Calibrated)
 """Methods that need a calibration set."""
 
 
-class QuantizeParams(Params):
+class QuantizeParams(BudgetParams):
     """Parameters of :class:`Quantize`."""
 
     form: FormName = "olive"
     """How the result is stored. ``olive``: what onnxruntime-genai's model builder takes as it is, with bits of its own
     for each matrix. ``gptq``: what GPTQModel, vLLM and the builder read. ``compressed-tensors``: what transformers and
     vLLM read."""
-    bits: Bits = 4
-    """Width of a weight. 8: nearly lossless. 4: the usual one. 2: for overrides, of what the model can spare."""
+    bits: Bits | Literal["auto"] = 4
+    """Width of a weight. 8: nearly lossless. 4: the usual one. 2: for overrides, of what the model can spare.
+    ``auto``: bits, group size and zero points are chosen for each matrix, so that the model is as close to the float
+    one as the budget allows (``max_size``, ``average_bits`` or ``max_divergence``)."""
     group_size: GroupSize = 32
     """Weights that share a scale; -1 for a scale per output feature. Smaller is more accurate and larger: at 32 a
     16-bit scale costs half a bit per weight, at 128 an eighth."""
@@ -157,12 +161,21 @@ class Quantize(Pass[QuantizeParams]):
             return []
         problems = not_decoder(model.config, tensors)
         problems = problems or _choose(params, model.config, _matrices(tensors))[1]
+        if not problems:
+            options = FormOptions(FORMS[params.form], model.config, tensors, params.lm_head_bits)
+            files = files_beside(read_checkpoint(model.path)) if model.path is not None else 0
+            given = [
+                name
+                for name in ("group_size", "symmetric", "overrides", "modules_to_exclude")
+                if getattr(params, name) != QuantizeParams.model_fields[name].get_default(call_default_factory=True)
+            ]
+            problems = check_automatic(params, params.bits, given, options, files)
         return problems + _calibration_problems(params, context)
 
     @classmethod
     def estimate(cls, params: QuantizeParams, context: PlanContext, data: Mapping[str, DataConfig]) -> Estimate:
         """See :meth:`Pass.estimate`: tiles are in memory, and the largest matrix that is copied as it is."""
-        return estimate_rounding(context.model, params.bits, params.group_size, params.lm_head_bits, None)
+        return estimate_rounding(context.model, _base(params).bits, params.group_size, params.lm_head_bits, None)
 
     def run(self, params: QuantizeParams, context: RunContext) -> PassResult:
         """See :meth:`Pass.run`."""
@@ -180,6 +193,12 @@ class Quantize(Pass[QuantizeParams]):
             schemes, problems = _choose(params, config, _matrices(tensors))
         if problems:  # a model that did not exist when the plan was made
             raise ModelError(problems)
+        mixture = None
+        if params.bits == "auto":
+            options = FormOptions(FORMS[params.form], config, tensors, params.lm_head_bits)
+            rounding = "search" if params.method in CALIBRATED else cast(Rounding, params.method)
+            mixture = mix(params, context, reader, rounding, options)
+            schemes = options.schemes(mixture)
         writer = QuantizedCheckpointWriter(
             reader, context.output, params.form, schemes, work=context.checkpoint / SCRATCH
         )
@@ -203,6 +222,8 @@ class Quantize(Pass[QuantizeParams]):
         in_modules = sum(done.bytes for done in modules)
         size = sum(file.stat().st_size for file in context.output.rglob("*") if file.is_file())
         weights = sum(writer.sources[name].rows * writer.sources[name].width for name in schemes)
+        base = _base(params)
+        bits = mixture.commonest if mixture is not None else base.bits
         return PassResult(
             metrics={
                 "size_bytes": float(size),
@@ -210,13 +231,19 @@ class Quantize(Pass[QuantizeParams]):
                 "bits_per_weight": 8 * in_modules / weights,
             },
             attributes={
-                "precision": f"int{params.bits}",
+                "precision": f"int{bits}",
                 "form": params.form,
-                "bits": params.bits,
-                "group_size": params.group_size,
-                "symmetric": params.symmetric,
                 "method": params.method,
-                "overrides": _summary(schemes, Scheme(params.bits, params.group_size, params.symmetric)),
+                **(
+                    mixture.attributes()
+                    if mixture is not None
+                    else {
+                        "bits": base.bits,
+                        "group_size": base.group_size,
+                        "symmetric": base.symmetric,
+                        "overrides": _summary(schemes, base),
+                    }
+                ),
             },
         )
 
@@ -283,6 +310,8 @@ def _without_effect(params: QuantizeParams) -> list[str]:
         names = {"sweeps", "correction"}
     elif params.method == "scale_estimation":
         names = {"act_order", "correction"}
+    if params.bits == "auto":
+        names -= {"calibration_data_config"}
     given = [
         name
         for name, field in QuantizeParams.model_fields.items()
@@ -302,13 +331,18 @@ def _choose(
     """See :func:`.choosing.choose`."""
     return choose(
         FORMS[params.form],
-        Scheme(params.bits, params.group_size, params.symmetric),
+        _base(params),
         params.lm_head_bits,
         params.modules_to_exclude,
         params.overrides,
         config,
         modules,
     )
+
+
+def _base(params: QuantizeParams) -> Scheme:
+    """Return the scheme of what nothing else is said of; with ``bits: auto``, one that stands for the choice."""
+    return Scheme(4 if params.bits == "auto" else params.bits, params.group_size, params.symmetric)
 
 
 def _summary(schemes: Mapping[str, Scheme], base: Scheme) -> dict[str, Any]:
