@@ -72,6 +72,7 @@ _GONE = "Olive itself has removed it"
 
 _LLM = "for a language model, ModelBuilder makes an ONNX model from the checkpoint"
 _LLM_INT4 = "for a language model, ModelBuilder with precision: int4"
+_CALIBRATED = "Quantize with method: gptq (or calibrated, which is more accurate)"
 _BUILDER_DOES = "ModelBuilder does it while it builds; for other models, run the pass with Olive"
 _WITH_OLIVE = "run this step with Olive"
 _VENDOR = "run this step with the vendor's tool, on what Olivine makes"
@@ -98,14 +99,14 @@ _TABLE: dict[str, tuple[tuple[str, str | None, str | None, str, str], ...]] = {
     "quantise a checkpoint": (
         ("Rtn", None, None, _YET, "Quantize with method: rtn and form: olive makes the same checkpoint"),
         ("KQuant", None, None, _YET, "Quantize with method: k_quant and form: olive makes such a checkpoint"),
-        ("Gptq", None, None, _YET, _LLM_INT4),
+        ("Gptq", None, None, _YET, f"{_CALIBRATED} and form: olive"),
         ("AutoClip", None, None, _YET, _LLM_INT4),
         ("SelectiveMixedPrecision", None, None, _YET, "ModelBuilder with precision: auto, or Quantize with bits: auto"),
         ("QuaRot", None, None, _YET, _LLM_INT4),
         ("SpinQuant", None, None, _YET, _LLM_INT4),
-        ("GptqQuantizer", None, None, "auto-gptq is no longer maintained", _LLM_INT4),
-        ("GptqModel", None, None, _YET, _LLM_INT4),
-        ("AutoAWQQuantizer", None, None, "autoawq is no longer maintained", _LLM_INT4),
+        ("GptqQuantizer", None, None, "auto-gptq is no longer maintained", f"{_CALIBRATED} and form: gptq"),
+        ("GptqModel", None, None, _YET, f"{_CALIBRATED} and form: gptq"),
+        ("AutoAWQQuantizer", None, None, "autoawq is no longer maintained", "Quantize with method: calibrated"),
         ("SparseGPT", None, None, _YET, _LLM_INT4),
         ("SliceGPT", None, None, _YET, _LLM_INT4),
         ("QuarkQuantization", None, None, _SDK_AMD, _VENDOR),

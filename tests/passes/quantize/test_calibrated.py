@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,7 +94,7 @@ def test_each_method_is_nearer_to_the_original_than_rounding_from_values_alone(
     assert found["search"] < found["rtn"]
     assert max(found[each] for each in ("scale_estimation", "gptq")) < 0.2 * found["rtn"]
     assert found["calibrated"] < min(found["gptq"], found["scale_estimation"])
-    assert found["calibrated"] == pytest.approx(0.00031, rel=0.4)
+    assert found["calibrated"] == pytest.approx(0.00013, rel=0.4)
 
 
 def context_of(source: Path, data: DataConfig) -> PlanContext:
@@ -150,3 +154,38 @@ def test_a_killed_run_goes_on_at_its_layer(
     assert layers == [1]
     assert content_digests(tmp_path / "output") == content_digests(tmp_path / "whole" / "output")
     assert list((tmp_path / "checkpoint").rglob("states*")) == []
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from olivine.passes.conformance import run_pass
+from olivine.passes.quantize.quantize import Quantize, QuantizeParams
+params = QuantizeParams(method="calibrated", samples=2, sequence_length=32, sweeps=1)
+*models, folder = map(Path, sys.argv[1:])
+peaks = []
+for number, model in enumerate(models):
+    run_pass(Quantize, params, {"model": model}, folder / str(number))
+    peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peaks[-1] - peaks[0])
+"""
+
+
+def enlarged(pico: Path, folder: Path, layers: int) -> Path:
+    """Write a wider copy of ``pico`` with random weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shutil.copytree(pico, folder)
+    sizes = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": layers}
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(pico, **sizes)).save_pretrained(folder)
+    return folder
+
+
+def test_only_one_layer_is_in_memory(pico_model: Path, tmp_path: Path) -> None:
+    small, large = (enlarged(pico_model, tmp_path / f"layers-{layers}", layers) for layers in (1, 5))
+    command = [sys.executable, "-c", MEASURE, str(small), str(large), str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    growth = int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
+    assert (large / "model.safetensors").stat().st_size > 50e6
+    assert growth < 25e6
