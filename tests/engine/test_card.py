@@ -65,3 +65,24 @@ def test_a_card_that_says_nothing_usable_carries_nothing(tmp_path: Path, text: s
 )
 def test_a_base_model_is_named_only_by_what_can_be_an_id(path: str, expected: str | None) -> None:
     assert hub_id(path) == expected
+
+
+def test_the_bits_of_each_matrix_are_told_also_if_a_later_pass_builds_on_them() -> None:
+    from olivine.engine.card import _quantisation
+
+    row = {"bits": 4, "group_size": 32, "symmetric": False, "loss": 0.00125, "bytes": 5_000_000}
+    kept = {"bits": None, "group_size": None, "symmetric": None, "loss": 0.0, "bytes": 2000}
+    chosen = {
+        "precision": "int4",
+        "mixture": {"lm_head": row, "model.embed_tokens": kept},
+        "average_bits": 5.25,
+        "predicted_divergence": 0.00125,
+        "measured_divergence": 0.0013,
+    }
+    for passes in ([chosen], [chosen, {"precision": "int4", "execution_provider": "cpu"}]):
+        text = "\n".join(_quantisation(passes))
+        assert "| lm_head | 4 | 32 | yes | 5.0 MB | 0.00125 |" in text
+        assert "| model.embed_tokens | float |  |  | 2.0 kB | 0 |" in text
+        assert "5.25 a weight" in text
+        assert "0.0013 measured" in text
+    assert "lm_head" not in "\n".join(_quantisation([{"precision": "int4"}]))

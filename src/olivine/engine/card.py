@@ -95,14 +95,15 @@ def _quantisation(attributes: list[Mapping[str, Any]]) -> list[str]:
         return []
     last = next(each for each in reversed(attributes) if quantised_bits([each]) is not None)
     rows = [f"| {key.replace('_', ' ')} | {_escape(str(last[key]))} |" for key in QUANTISATION if key in last]
-    return ["", "## How it is quantised", "", "| | |", "|---|---|", *rows, *_mixture(last)]
+    return ["", "## How it is quantised", "", "| | |", "|---|---|", *rows, *_mixture(attributes)]
 
 
-def _mixture(attributes: Mapping[str, Any]) -> list[str]:
+def _mixture(passes: list[Mapping[str, Any]]) -> list[str]:
     """Return what each matrix was given, if a pass chose for each; ``loss`` is what it costs, in nats a token."""
-    mixture = attributes.get("mixture")
-    if not isinstance(mixture, Mapping):
+    attributes = next((each for each in reversed(passes) if isinstance(each.get("mixture"), Mapping)), None)
+    if attributes is None:
         return []
+    mixture = attributes["mixture"]
     lines = [
         "",
         f"Bits were chosen for each matrix: {number(attributes['average_bits'])} a weight on average, scales included. "
