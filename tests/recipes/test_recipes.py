@@ -46,6 +46,20 @@ def test_optimize_builds_small_and_measures_what_the_options_say_enough_for(fold
     assert "evaluators" not in recipes.optimize("base", measure=False)
 
 
+def test_goals_gate_and_try_more_than_one_precision(folder: Path) -> None:
+    said: dict[str, Any] = {"data": "rows.jsonl", "text_template": TEMPLATE, "label_col": "tone"}
+    workflow = recipes.optimize("base", max_size="1.5MB", max_accuracy_drop=0.01, **said)
+    measured = {metric["type"]: metric for metric in workflow["evaluators"]["measure"]["metrics"]}
+    assert measured["size"]["sub_types"][0]["goal"] == {"type": "threshold", "value": 1_500_000}
+    assert measured["accuracy"]["sub_types"][0]["goal"] == {"type": "max-degradation", "value": 0.01}
+    assert workflow["passes"]["build"]["precision"] == ["int4", "int8"]
+    olivine.plan(workflow)
+    assert recipes.optimize("base", max_size=9, precision="int8")["passes"]["build"]["precision"] == "int8"
+    for wrong in ({"max_size": "2 bananas"}, {"min_accuracy": 0.9}, {"max_size": 9, "measure": False}):
+        with pytest.raises(ConfigError):
+            recipes.optimize("base", **wrong)
+
+
 def test_convert_keeps_what_the_checkpoint_computes(folder: Path) -> None:
     assert recipes.convert("base")["passes"]["build"]["precision"] == "fp32"
     assert recipes.convert("base", target="cuda")["passes"]["build"]["precision"] == "fp16"

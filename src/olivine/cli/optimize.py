@@ -24,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
     add_target_arguments(parser)
     add_measuring_arguments(parser)
+    goals = parser.add_argument_group(
+        "goals", "exit status 4 if none meets them; without --precision several are tried"
+    )
+    goals.add_argument("--max-size", metavar="SIZE", help="bytes on disk at most: 2GB, 800MB")
+    goals.add_argument("--min-accuracy", type=float, metavar="X", help="accuracy at least, e.g. 0.9")
+    goals.add_argument("--max-accuracy-drop", type=float, metavar="X", help="at most so much below the input model")
     parser.add_argument("--no-measure", action="store_true", help="measure nothing (for targets that are not here)")
     add_running_arguments(parser)
 
@@ -36,6 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.model,
         target=arguments.target,
         precision=arguments.precision,
+        max_size=arguments.max_size,
+        min_accuracy=arguments.min_accuracy,
+        max_accuracy_drop=arguments.max_accuracy_drop,
         measure=not arguments.no_measure,
         **measuring(arguments),
         **running(arguments),

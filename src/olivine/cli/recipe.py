@@ -108,11 +108,10 @@ def listed(text: str | None) -> list[str] | None:
 
 def carry_out(verb: str, workflow: dict[str, Any], arguments: argparse.Namespace) -> int:
     """Show the configuration, write it if asked to, and run it."""
-    from olivine.api import prepare
+    from olivine.api import execute, prepare
     from olivine.cli.view import make_view
     from olivine.config.overrides import apply_overrides
     from olivine.config.writing import SCHEMA_URL, to_yaml
-    from olivine.engine import run_plan
 
     workflow = dict(sorted(workflow.items(), key=lambda item: ORDER.index(item[0])))
     apply_overrides(workflow, arguments.overrides)
@@ -129,7 +128,7 @@ def carry_out(verb: str, workflow: dict[str, Any], arguments: argparse.Namespace
         show(plan, as_json=arguments.json)
         return 0
     with make_view(plan, as_json=arguments.json, stream=sys.stdout) as view:
-        result = run_plan(plan, store, view)
+        result = execute(plan, store, view)
     return result.exit_code
 
 

@@ -12,9 +12,12 @@ from typing import Any, Literal
 
 from olivine.errors import ConfigError, OlivineError
 from olivine.recipes.data import Files, data_config, metrics
+from olivine.recipes.goals import set_goals
 from olivine.recipes.table import FINETUNE, NAMES, Target, passes, target
 
 METHODS = {"lora": "LoRA", "qlora": "QLoRA", "dora": "DoRA", "loftq": "LoftQ"}
+SEARCHED = ("cpu", "cuda", "webgpu")
+"""Targets that run int8 beside int4."""
 OUTPUT = "models"
 CACHE = ".olivine-cache"
 
@@ -31,6 +34,9 @@ def optimize(
     label_col: str | None = None,
     labels: Sequence[str] | None = None,
     max_rows: int | None = None,
+    max_size: int | str | None = None,
+    min_accuracy: float | None = None,
+    max_accuracy_drop: float | None = None,
     measure: bool = True,
     output: str = OUTPUT,
     cache: str = CACHE,
@@ -48,6 +54,10 @@ def optimize(
         label_col: column with the right answer.
         labels: all labels; default: those in the data.
         max_rows: measure on the first rows only.
+        max_size: goal: bytes on disk at most, also ``"2GB"``.
+        min_accuracy: goal: accuracy at least.
+        max_accuracy_drop: goal: accuracy at most so much below the input model's. With a goal and no precision, int4
+            and int8 are tried, and the smallest that meets every goal is taken.
         measure: whether anything is measured (a target that is not on this machine cannot be).
         output: folder for the result.
         cache: the Store.
@@ -61,7 +71,11 @@ def optimize(
     workflow = _workflow(given, to, output, cache)
     if measure:
         _measure(workflow, data, text_template, text_cols, prompt_template, label_col, labels, max_rows, timing=True)
-    chosen = precision or _stored_precision(model, format) or to.small
+    chosen: str | list[str] = precision or _stored_precision(model, format) or to.small
+    goals = set_goals(workflow, max_size, min_accuracy, max_accuracy_drop)
+    if goals and precision is None and format != "hf-quantized" and target.lower() in SEARCHED:
+        chosen = [to.small, "int8"]
+        workflow["engine"]["search_strategy"] = {"sampler": "sequential"}
     workflow["passes"] = _passes("optimize", format, model, {"ModelBuilder": {"precision": chosen}})
     return workflow
 
