@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,12 @@ def test_only_one_layer_is_in_memory(pico_model: Path, tmp_path: Path) -> None:
     growth = int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
     assert (large / "model.safetensors").stat().st_size > 50e6
     assert growth < 25e6
+
+
+def test_the_plan_counts_a_layer_and_the_hidden_states(pico_model: Path, phrases: DataConfig) -> None:
+    given = context_of(pico_model, phrases)
+    context = replace(given, model=replace(given.model, parameters=100_000, weights=400_000))
+    plain = Quantize.estimate(QuantizeParams(method="search"), context, {})
+    few, many = (Quantize.estimate(QuantizeParams(method="gptq", samples=n), context, {}) for n in (1, 1000))
+    assert plain.memory < few.memory
+    assert many.memory - few.memory == 4 * 999 * 512 * 64
