@@ -47,8 +47,10 @@ class Estimate:
         return self.output + self.temporary
 
 
-TRIED = 2 * 512 * MIB
-"""Bytes of a built model that are loaded to try it; see :mod:`olivine.passes.convert.trial`."""
+TRIAL = 460 * MIB
+"""Resident bytes of a worker that tries what it has built, without the model."""
+TRIED = 512 * MIB
+"""Bytes of layers that are tried of a model of twice that and more; see :mod:`olivine.passes.convert.trial`."""
 
 
 def estimate_rounding(
@@ -85,6 +87,6 @@ def estimate_rounding(
     largest = max((shape[0] * shape[1] * stored for shape in map(tuple, model.modules.values())), default=0)
     phases = {"rounding": int(BUILDER + largest)}
     if trial:
-        tried = min(output - table, TRIED) + table
-        phases["trying"] = int(BUILDER + tried)
+        layers = output - table
+        phases["trying"] = int(TRIAL + table + (layers if layers < 2 * TRIED else TRIED))
     return Estimate(phases, int(output), int(output) if not trial else 0, work=float(model.parameters))
