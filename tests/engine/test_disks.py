@@ -38,7 +38,11 @@ def test_a_full_disk_under_the_cache_leaves_it_sound(project, filled) -> None:
     disk, filler = filled
     project.write(first={"mark": "a"})
     on_disk = ("--set", f"engine.cache_dir={disk / 'cache'}")
-    failed = project.olivine("run", "workflow.json", *on_disk)
+    foreseen = project.olivine("run", "workflow.json", *on_disk)
+    assert foreseen.returncode == 3
+    assert "engine.cache_dir" in said(foreseen)
+    assert project.times_run() == 0
+    failed = project.olivine("run", "workflow.json", *on_disk, "--force")
     assert failed.returncode == 1
     assert "passes.first: the disk is full" in said(failed)
     assert "engine.cache_dir" in said(failed)

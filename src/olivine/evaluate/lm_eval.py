@@ -59,7 +59,7 @@ class LmEval(Metric[LmEvalParams]):
     summary: ClassVar[str] = "tasks of lm-evaluation-harness"
     measures: ClassVar[frozenset[Format]] = TEXT_FORMATS
     params_type = LmEvalParams
-    units: ClassVar[Mapping[str, str]] = {}
+    units: ClassVar[Mapping[str, str]] = dict.fromkeys(SCORES, "") | {"bits_per_byte": "bits/byte"}
     higher_is_better: ClassVar[Mapping[str, bool]] = SCORES
     requires: ClassVar[dict[Format, tuple[Requirement, ...]]] = {
         format: (*needed, Requirement("lm_eval", "lm-eval", ">=0.4.9,<0.5")) for format, needed in REQUIRES.items()

@@ -15,6 +15,7 @@ from olivine.errors import ModelError, StepError
 from olivine.models.checkpoint import read_checkpoint
 from olivine.models.genai import GenaiModel
 from olivine.passes.base import Accelerator, Format, ModelFacts, Pass, PlanContext
+from olivine.passes.budget import BudgetParams
 from olivine.passes.conformance import PassConformance
 from olivine.passes.convert.model_builder import (
     OPTION_OF_PARAMETER,
@@ -330,7 +331,7 @@ def test_options_are_written_as_the_builder_reads_them() -> None:
 
 
 def test_every_parameter_is_an_option_or_handled_here() -> None:
-    handled = {"embedding_bits", "lm_head_bits", "precision", "search", "extra_options"}
+    handled = {"embedding_bits", "lm_head_bits", "precision", "search", "extra_options", *BudgetParams.model_fields}
     assert set(ModelBuilderParams.model_fields) == handled | set(OPTION_OF_PARAMETER)
 
 
