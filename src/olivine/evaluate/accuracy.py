@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,8 +17,10 @@ from olivine.evaluate.exact_match import share_noise
 from olivine.evaluate.formats import REQUIRES, SHAPED_BY, TEXT_FORMATS
 from olivine.evaluate.opened import opened
 from olivine.evaluate.texts import prompt_template, read_cases
-from olivine.models.text import TextModel
 from olivine.passes.base import Format, Params, Requirement
+
+if TYPE_CHECKING:
+    from olivine.models.text import TextModel
 
 UNANSWERED = "(none)"
 """What stands in the confusion table for an answer that begins with no label."""

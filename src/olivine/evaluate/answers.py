@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from olivine.models.text import TextModel
+if TYPE_CHECKING:
+    from olivine.models.text import TextModel
 
 
 def answers(

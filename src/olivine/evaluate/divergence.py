@@ -14,12 +14,13 @@ from olivine.evaluate.base import Metric, MetricContext
 from olivine.evaluate.formats import REQUIRES, SHAPED_BY, TEXT_FORMATS
 from olivine.evaluate.opened import opened
 from olivine.evaluate.texts import read_texts
-from olivine.models.text import TextModel
 from olivine.passes.base import Format, Params, Requirement
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from olivine.models.text import TextModel
 
 RECORD = "divergence.json"
 LOGITS = "top.npz"

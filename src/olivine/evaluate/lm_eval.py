@@ -17,12 +17,13 @@ from olivine.errors import ConfigError, Location, OlivineError, Problem
 from olivine.evaluate.base import Metric, MetricContext
 from olivine.evaluate.formats import REQUIRES, SHAPED_BY, TEXT_FORMATS
 from olivine.evaluate.opened import opened
-from olivine.models.text import TextModel
 from olivine.passes.base import Format, Params, Requirement
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from olivine.models.text import TextModel
 
 SCORES = {
     "acc": True, "acc_norm": True, "exact_match": True, "em": True, "f1": True, "bleu": True, "rouge1": True,

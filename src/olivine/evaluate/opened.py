@@ -6,10 +6,13 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from olivine.evaluate.base import MetricContext
-from olivine.models.text import TextModel, open_text_model
 from olivine.passes.base import Accelerator, Format
+
+if TYPE_CHECKING:
+    from olivine.models.text import TextModel
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ def opened(context: MetricContext) -> Opened:
 
 @lru_cache(maxsize=1)
 def _open(path: Path, format: Format, target: Accelerator, trust_remote_code: bool) -> Opened:
+    from olivine.models.text import open_text_model
+
     started = time.perf_counter()
     model = open_text_model(path, target, format=format, trust_remote_code=trust_remote_code)
     return Opened(model, time.perf_counter() - started)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -13,8 +13,10 @@ from olivine.evaluate.base import Metric, MetricContext
 from olivine.evaluate.formats import REQUIRES, SHAPED_BY, TEXT_FORMATS
 from olivine.evaluate.opened import opened
 from olivine.hardware.peak import peak_memory
-from olivine.models.text import TextModel
 from olivine.passes.base import Format, Params, Requirement
+
+if TYPE_CHECKING:
+    from olivine.models.text import TextModel
 
 _TEXT = "Here is a longer passage, read again and again until the prompt has as many tokens as were asked for. "
 
