@@ -27,7 +27,8 @@ def compatibility_markdown() -> str:
     parts = [
         INTRODUCTION,
         "## Passes\n",
-        f"{len(known.table())} passes: {counts[known.Status.RUN]} are run, {counts[known.Status.REPLACED]} are replaced"
+        f"{len(known.table())} passes: {counts[known.Status.RUN]} are run, {counts[known.Status.TRANSLATED]} are"
+        f" run as another with other parameters, {counts[known.Status.REPLACED]} are replaced"
         f" by another, {counts[known.Status.NOT_AVAILABLE]} are not available. Names are matched in any case.\n",
     ]
     for kind, passes in groupby(known.table(), key=lambda each: each.kind):
@@ -52,6 +53,8 @@ def _pass(each: known.KnownPass) -> str:
         text = f"now {successor.name}" + (
             "" if successor.status is known.Status.RUN else ", which is not available yet"
         )
+    elif each.status is known.Status.TRANSLATED:
+        text = each.instead
     elif each.status is known.Status.NOT_AVAILABLE:
         text = f"{each.why}; {each.instead}"
     return f"| `{each.name}` | {span} | {each.status} | {text} |"

@@ -23,6 +23,7 @@ class Status(StrEnum):
     """What becomes of a pass."""
 
     RUN = "run"
+    TRANSLATED = "translated"
     REPLACED = "replaced"
     NOT_AVAILABLE = "not available"
 
@@ -49,11 +50,16 @@ class KnownPass:
 
     @property
     def status(self) -> Status:
-        """What becomes of it: a pass of the registry is run, one with a replacement is replaced."""
+        """What becomes of it: a pass of the registry is run, one with a replacement is replaced.
+
+        A translated one is not available in a configuration in Olivine's own form.
+        """
         from olivine.passes import registry
 
         if self.name.lower() in {each.lower() for each in registry.BUILTIN}:
             return Status.RUN
+        if self.name in TRANSLATED:
+            return Status.TRANSLATED
         return Status.REPLACED if self.replacement else Status.NOT_AVAILABLE
 
     @property
@@ -72,7 +78,12 @@ _GONE = "Olive itself has removed it"
 
 _LLM = "for a language model, ModelBuilder makes an ONNX model from the checkpoint"
 _LLM_INT4 = "for a language model, ModelBuilder with precision: int4"
-_CALIBRATED = "Quantize with method: gptq (or calibrated, which is more accurate)"
+_QUANTIZE = "here it is Quantize"
+_MIXED = (
+    "ModelBuilder with precision: auto, or Quantize with bits: auto (k_quant_last before Rtn, KQuant or Gptq is "
+    "translated: lm_head_bits of Quantize)"
+)
+_GPTQ = "Quantize with method: gptq (or calibrated, which is more accurate)"
 _BUILDER_DOES = "ModelBuilder does it while it builds; for other models, run the pass with Olive"
 _WITH_OLIVE = "run this step with Olive"
 _VENDOR = "run this step with the vendor's tool, on what Olivine makes"
@@ -97,15 +108,15 @@ _TABLE: dict[str, tuple[tuple[str, str | None, str | None, str, str], ...]] = {
         ("MoEExpertsDistributor", "0.11", None, _GONE, _WITH_OLIVE),
     ),
     "quantise a checkpoint": (
-        ("Rtn", None, None, _YET, "Quantize with method: rtn and form: olive makes the same checkpoint"),
-        ("KQuant", None, None, _YET, "Quantize with method: k_quant and form: olive makes such a checkpoint"),
-        ("Gptq", None, None, _YET, f"{_CALIBRATED} and form: olive"),
+        ("Rtn", None, None, _QUANTIZE, "Quantize with method: rtn_half and form: olive"),
+        ("KQuant", None, None, _QUANTIZE, "Quantize with method: k_quant and form: olive"),
+        ("Gptq", None, None, _QUANTIZE, f"{_GPTQ} and form: olive"),
         ("AutoClip", None, None, _YET, _LLM_INT4),
-        ("SelectiveMixedPrecision", None, None, _YET, "ModelBuilder with precision: auto, or Quantize with bits: auto"),
+        ("SelectiveMixedPrecision", None, None, _YET, _MIXED),
         ("QuaRot", None, None, _YET, _LLM_INT4),
         ("SpinQuant", None, None, _YET, _LLM_INT4),
-        ("GptqQuantizer", None, None, "auto-gptq is no longer maintained", f"{_CALIBRATED} and form: gptq"),
-        ("GptqModel", None, None, _YET, f"{_CALIBRATED} and form: gptq"),
+        ("GptqQuantizer", None, None, _QUANTIZE, f"{_GPTQ} and form: gptq; without dataloader_func"),
+        ("GptqModel", None, None, _QUANTIZE, f"{_GPTQ} and form: gptq; without rotation"),
         ("AutoAWQQuantizer", None, None, "autoawq is no longer maintained", "Quantize with method: calibrated"),
         ("SparseGPT", None, None, _YET, _LLM_INT4),
         ("SliceGPT", None, None, _YET, _LLM_INT4),
@@ -208,6 +219,9 @@ _TABLE: dict[str, tuple[tuple[str, str | None, str | None, str, str], ...]] = {
     ),
 }
 
+
+TRANSLATED = frozenset({"Rtn", "KQuant", "Gptq", "GptqQuantizer", "GptqModel"})
+"""Passes that a configuration of Olive may have, and that are run as another one with other parameters."""
 
 SPLIT = {"OnnxMatMul4Quantizer": ("OnnxHqqQuantization",)}
 """Passes that have another successor beside the replacement, depending on their parameters."""

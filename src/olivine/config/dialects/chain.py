@@ -43,6 +43,7 @@ CHAIN: tuple[tuple[str, str], ...] = (
     (CANONICAL, "adapter_defaults"),
     (CANONICAL, "metrics"),
     (CANONICAL, "search_strategy"),
+    (CANONICAL, "checkpoint_quantisers"),
     (CANONICAL, "pass_keys"),
     ("0.8", "pass_flows"),
     (CANONICAL, "engine_keys"),

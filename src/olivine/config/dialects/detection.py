@@ -21,6 +21,9 @@ PASSES_BEFORE = {
 }
 """Passes by the dialect that no longer had their names."""
 
+PASSES_SINCE = {"gptqquantizer": "0.2", "gptq": "0.9", "gptqmodel": "0.9", "rtn": "0.10", "kquant": "0.10"}
+"""Passes that only Olive has, and that are another one in the canonical form, by the dialect that brought them."""
+
 ENGINE_KEYS = frozenset(
     [
         "search_strategy",
@@ -249,6 +252,8 @@ def _pass(name: str, value: dict[str, Any]) -> Iterator[Evidence]:
     kind = str(value.get("type", "")).lower()
     if kind in PASSES_BEFORE:
         yield Evidence(f"there is a pass {value['type']}", PASSES_BEFORE[kind])
+    if kind in PASSES_SINCE:
+        yield from _olive(f"there is a pass {value['type']}", PASSES_SINCE[kind])
     if isinstance(value.get("config"), dict):
         yield Evidence(f"passes.{name} has a nested config", "0.7", weak=True)
         yield Evidence(f"passes.{name} has a nested config")
