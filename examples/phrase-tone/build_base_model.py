@@ -174,6 +174,7 @@ def build(output: Path, seed: int = 0) -> None:
     """Train the tokenizer and the model, and write both into ``output``."""
     import torch
     from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
     rng = random.Random(seed)
     feelings = read_feelings(HERE / "data" / "text.txt")
@@ -240,6 +241,7 @@ def build(output: Path, seed: int = 0) -> None:
         pad_token_id=tokenizer.pad_token_id,
         do_sample=False,
     )
+    disable_progress_bar()  # one file: a bar would only be noise
     model.save_pretrained(output)
     print(f"written to {output}")
 
