@@ -33,6 +33,9 @@ ROWS: dict[str, dict[str, Any]] = {
     "calibrated, no correction": {"method": "calibrated", "correction": 0.0},
     "calibrated": {"method": "calibrated"},
     "calibrated, full correction": {"method": "calibrated", "correction": 1.0},
+    "scale_estimation, scaled": {"method": "scale_estimation", "scaling": "awq"},
+    "gptq, scaled": {"method": "gptq", "scaling": "awq"},
+    "calibrated, scaled": {"method": "calibrated", "scaling": "awq"},
 }
 LENGTH = 512
 
@@ -74,8 +77,12 @@ def main() -> None:
             folder, began = Path(scratch) / str(number), time.perf_counter()
             run_pass(Quantize, params, {"model": given.model}, folder, data=data)
             seconds = time.perf_counter() - began
-            found = QuantizedCheckpointReader(TensorReader(folder / "output"))
+            reader = TensorReader(folder / "output")
+            found = QuantizedCheckpointReader(reader)
             with torch.no_grad():
+                for vector, parameter in model.named_parameters():
+                    if parameter.dim() == 1:  # scaling changes norms
+                        parameter.copy_(torch.from_numpy(reader.read(vector)))
                 for module in found.schemes:
                     model.get_submodule(module).weight.copy_(found.read_rounded(module).dequantise())
             row = f"{name:28} {seconds:6.0f} s"

@@ -85,7 +85,7 @@ def _licence(carried: Mapping[str, Any]) -> str:
     return f"Licence of the model that it was made from: {_escape(named)}."
 
 
-QUANTISATION = ("precision", "bits", "group_size", "symmetric", "method", "form", "execution_provider")
+QUANTISATION = ("precision", "bits", "group_size", "symmetric", "method", "scaling", "form", "execution_provider")
 """Attributes of a quantising pass that the card shows."""
 
 

@@ -10,9 +10,11 @@ import onnx
 import pytest
 import torch
 from built_models import build_genai
-from test_streamed_build import checkpoint, dequantised, distance, float_logits, logits
+from safetensors.torch import load_file, save_file
+from test_streamed_build import PROMPT, checkpoint, dequantised, distance, float_logits, logits
 
 from olivine.errors import ModelError
+from olivine.models.huggingface import HfModel
 from olivine.passes.base import Accelerator, Format, RunContext
 from olivine.passes.quantize.quantize import Quantize, QuantizeParams
 from olivine.quant.reading import TensorReader
@@ -66,6 +68,23 @@ def test_integers_come_through(form: str, params: dict[str, Any], pico_model: Pa
         dequantised(tmp_path / "out", "/model/layers.0/attn/qkv_proj"), np.concatenate(joined)
     )
     assert distance(logits(tmp_path / "out"), float_logits(source)) < 0.4
+
+
+@pytest.mark.parametrize(("name", "form"), [("phi3", "gptq"), ("gemma", "olive")])
+def test_scaled_norms_come_through(name: str, form: str, pico_model: Path, tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model", pico_model, name, torch.float32)
+    tensors = load_file(source / "model.safetensors")
+    norm = "model.layers.1.post_attention_layernorm.weight"
+    tensors[norm][::16] += 3  # so that scales are worth it
+    save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    params = {"form": form, "method": "gptq", "scaling": "awq", "bits": 8, "samples": 4, "sequence_length": 64}
+    quantised = quantise(source, tmp_path / "quantised", **params)
+    before, after = TensorReader(source), TensorReader(quantised)
+    assert not np.array_equal(before.read(norm), after.read(norm))
+    build_genai(quantised, tmp_path / "out", precision="int4", int4_accuracy_level=1, lm_head_bits=8)
+    expected = np.concatenate(list(HfModel(quantised, Accelerator()).logits(PROMPT)))
+    assert distance(logits(tmp_path / "out"), expected) < 0.02
+    assert distance(logits(tmp_path / "out"), float_logits(source)) < 0.04
 
 
 def test_matrices_that_the_checkpoint_left_as_they_are_stay_so(pico_model: Path, tmp_path: Path) -> None:

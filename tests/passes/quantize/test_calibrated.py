@@ -25,6 +25,7 @@ from olivine.passes.base import Accelerator, ModelFacts, PassResult, PlanContext
 from olivine.passes.conformance import Interrupted, PassConformance, content_digests, run_pass
 from olivine.passes.quantize.quantize import Quantize, QuantizeParams
 from olivine.quant.calibration.walking import LayerWalker
+from olivine.quant.reading import TensorReader
 
 
 @pytest.fixture(scope="session")
@@ -98,6 +99,24 @@ def test_each_method_is_nearer_to_the_original_than_rounding_from_values_alone(
     assert found["calibrated"] == pytest.approx(0.00013, rel=0.4)
 
 
+def test_scaling_changes_norms_and_says_what_it_scaled(pico_model: Path, phrases: DataConfig, tmp_path: Path) -> None:
+    source = built_models.trained_model(pico_model)
+    notes: list[str] = []
+    given = QuantizeParams(method="gptq", scaling="awq", calibration_data_config="phrases", sequence_length=64)
+    data = {"calibration_data_config": phrases}
+    result = run_pass(Quantize, given, {"model": source}, tmp_path / "scaled", data=data, notes=notes)
+    assert result.attributes["scaling"] == "awq"
+    assert [note.split(" is scaled")[0].rsplit(" ", 1)[-1] for note in notes if note.startswith("scaling")] == [
+        "qkv_proj", "o_proj", "gate_up_proj", "down_proj",
+    ]  # fmt: skip
+    before, after = (TensorReader(each) for each in (source, tmp_path / "scaled" / "output"))
+    norms = [name for name in before.tensors if "layernorm" in name]
+    assert any(not np.array_equal(before.read(name), after.read(name)) for name in norms)
+    assert np.array_equal(before.read("model.norm.weight"), after.read("model.norm.weight"))
+    quantise(source, tmp_path / "rtn", method="rtn")
+    assert divergence(source, tmp_path / "scaled" / "output") < 0.2 * divergence(source, tmp_path / "rtn" / "output")
+
+
 def context_of(source: Path, data: DataConfig) -> PlanContext:
     found = read_checkpoint(source)
     facts = ModelFacts(found.format, found.config, source, found.modules)
@@ -131,12 +150,15 @@ def test_the_plan_says_what_has_no_effect_and_cuts_sequences_to_the_model(pico_m
     assert params.sequence_length == 512
     assert "sweeps: the method gptq has no use for it" in notes
     assert any("a short text that Olivine brings" in note for note in notes)
+    _, notes = Quantize.resolve(QuantizeParams(method="search", scaling="awq"), context)
+    assert notes == ["scaling: the method search has no use for it"]
 
 
+@pytest.mark.parametrize("params", [{"method": "calibrated"}, {"method": "gptq", "scaling": "awq"}])
 def test_a_killed_run_goes_on_at_its_layer(
-    pico_model: Path, phrases: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    params: dict[str, Any], pico_model: Path, phrases: DataConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params: dict[str, Any] = {"method": "calibrated", "sequence_length": 64}
+    params = params | {"sequence_length": 64}
     quantise(pico_model, tmp_path / "whole", phrases, **params)
 
     def die(done: float, total: float | None, *, message: str = "", **_: Any) -> None:

@@ -64,6 +64,10 @@ class QuantizeParams(BudgetParams):
     """Sequences of the calibration set, at most. More take more time; 128 is usual."""
     sequence_length: int = Field(default=512, ge=2)
     """Tokens of each."""
+    scaling: Literal["none", "awq"] = "none"
+    """With a calibrated method. ``awq``: input features with large values are made smaller before rounding, and their
+    weights larger, where that loses less; the norm before, or the matrix before, makes up for it exactly. Chosen for
+    each input among 11 strengths, each rounded on trial, so it takes several times as long."""
     act_order: bool = True
     """GPTQ rounds the input features with the largest values first. Groups keep their places, so every form can hold
     the result, and it runs as fast."""
@@ -92,7 +96,7 @@ class Quantize(Pass[QuantizeParams]):
     From their values alone: weights are read, rounded and written in tiles, on all cores; the model is never in memory,
     in any form. With a calibration set: one decoder layer at a time is in memory, in float32, and the set's hidden
     states are there or in a file. A run that was killed goes on where it was, a calibrated one at its layer. Embedding,
-    norms and biases are copied as they are.
+    norms and biases are copied as they are; with ``scaling``, norms and biases are divided by the scales.
 
     Where the goal is an ONNX Runtime GenAI model and nothing between, ModelBuilder with precision int4 does the same in
     one go. This pass is for checkpoints that others load, and for bits that differ from matrix to matrix.
@@ -237,6 +241,7 @@ class Quantize(Pass[QuantizeParams]):
                 "precision": f"int{bits}",
                 "form": params.form,
                 "method": params.method,
+                **({"scaling": params.scaling} if params.method in CALIBRATED and params.scaling != "none" else {}),
                 **(
                     mixture.attributes()
                     if mixture is not None
@@ -283,7 +288,9 @@ def _calibrate(
     correction = params.correction if params.method == "calibrated" else 0.0
     method = Method(cast(Calibrated, params.method), params.damping, params.act_order, params.sweeps, correction)
     work = context.checkpoint / CALIBRATION
-    modules = calibrate(writer, walker, found, method, work=work, done=done)
+    modules = calibrate(
+        writer, walker, found, method, work=work, scaling=params.scaling == "awq", done=done, note=context.note
+    )
     discard(work)
     return modules
 
@@ -301,6 +308,8 @@ def _with_calibration(found: Estimate, params: QuantizeParams, model: ModelFacts
     hidden = model.config.get("hidden_size")
     states = 4 * streams * params.samples * params.sequence_length * (hidden if isinstance(hidden, int) else 0)
     moments = 24 * widest**2  # they, their inverse, its factor, and what these are made of
+    if params.scaling == "awq":
+        moments += 8 * widest**2  # both those of the inputs and of the scaled ones
     layer = max(layers.values(), default=0) * streams
     copies = 6 * (64 << 20)  # of the rows that are rounded at a time
     phases = {name: each + layer + moments + min(states, 1 << 30) + copies for name, each in found.phases.items()}
@@ -327,7 +336,8 @@ def _without_effect(params: QuantizeParams) -> list[str]:
     names = set()
     if params.method not in CALIBRATED:
         names = {
-            "calibration_data_config", "samples", "sequence_length", "act_order", "damping", "sweeps", "correction",
+            "calibration_data_config", "samples", "sequence_length", "scaling", "act_order", "damping", "sweeps",
+            "correction",
         }  # fmt: skip
     elif params.method == "gptq":
         names = {"sweeps", "correction"}

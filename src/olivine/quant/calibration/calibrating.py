@@ -15,6 +15,7 @@ from olivine.quant.calibration.activations import BUDGET, Activations
 from olivine.quant.calibration.gptq import Elimination
 from olivine.quant.calibration.hessian import Moments
 from olivine.quant.calibration.methods import Method
+from olivine.quant.calibration.scaling import Scaled, scale_layer, summary
 from olivine.quant.calibration.walking import DecoderLayer, LayerWalker
 from olivine.quant.stored.filling import SCALE_TYPES
 from olivine.quant.stored.writing import Done, QuantizedCheckpointWriter, packed_rows
@@ -30,6 +31,9 @@ HEAD_ROWS = 4096
 STATES = "states"
 """Folder, beside what is written, with the hidden states that enter the first layer that is not done."""
 
+SCALED = "scaled.pt"
+"""In that folder, how the layers that are done were scaled."""
+
 
 def calibrate(
     writer: QuantizedCheckpointWriter,
@@ -38,8 +42,10 @@ def calibrate(
     method: Method,
     *,
     work: Path,
+    scaling: bool = False,
     budget: int = BUDGET,
     done: Callable[[Done], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> list[Done]:
     """Round every module of ``writer`` with ``method``, and write it.
 
@@ -50,8 +56,10 @@ def calibrate(
         method: how matrices are rounded.
         work: folder that outlives a killed process and belongs to this result alone. Hidden states are kept there
             while the run lasts.
+        scaling: scale inputs before rounding, see :mod:`.scaling`.
         budget: bytes of hidden states that may be in memory.
         done: called for each module when it is done, those of an earlier run first.
+        note: called at the end with what is worth knowing.
 
     Returns:
         One entry per module, in the writer's order.
@@ -64,14 +72,14 @@ def calibrate(
     ordered = sorted(sequences, key=len)
     lengths = [len(each) for each in ordered]
     folder = work / STATES
-    first, streams = _resume(folder, lengths, walker.width, copies, budget)
+    first, streams, scaled = _resume(folder, lengths, walker.width, copies, budget)
     ours = {
         name: [module for module, source in writer.sources.items() if source.module == name]
         for name in {source.module for source in writer.sources.values()}
     }
     before = [module for module in writer.schemes if module != HEAD and walker.layer_of(module) < first]
     if any(module not in writer.done for module in before):  # somebody removed what was written
-        first, streams = 0, []
+        first, streams, scaled = 0, [], {}
     else:
         for module in before:
             done(writer.done[module])
@@ -79,12 +87,19 @@ def calibrate(
         streams = [walker.embed(ordered, budget=budget // copies, folder=work) for _ in range(copies)]
     for index in range(first, walker.layer_count):
         with walker.layer(index) as layer:
+            if scaling:
+                scaled |= scale_layer(layer, streams[0], writer, method)
             _round_layer(layer, writer, ours, method, streams, done)
         writer.sync()
-        _keep(folder, index + 1, streams)
+        _keep(folder, index + 1, streams, scaled)
     if HEAD in writer.schemes:
         _round_head(walker, writer, method, streams[0], done)
         writer.sync()
+    for each in filter(None, scaled.values()):
+        for name, values in each.vectors.items():
+            writer.replace(name, values.cpu().numpy())
+    for line in summary(scaled):
+        note(line)
     for stream in streams:
         stream.close()
     return [writer.done[name] for name in writer.schemes]
@@ -204,13 +219,19 @@ def _replace(layer: DecoderLayer, name: str, weight: Tensor) -> None:
     layer.linears[name].weight = nn.Parameter(weight.detach(), requires_grad=False)
 
 
-def _keep(folder: Path, index: int, streams: Sequence[Activations]) -> None:
-    """Have on the disk what enters layer ``index``; what was there before goes when the new is complete."""
+def _keep(folder: Path, index: int, streams: Sequence[Activations], scaled: Mapping[str, Scaled | None]) -> None:
+    """Have on the disk what enters layer ``index``, and how those before it were scaled.
+
+    What was there before goes when the new is complete.
+    """
+    import torch
+
     following = folder.with_suffix(".new")
     shutil.rmtree(following, ignore_errors=True)
     following.mkdir()
     for number, each in enumerate(streams):
         each.save(following / str(number))
+    torch.save({name: each and (each.alpha, dict(each.vectors)) for name, each in scaled.items()}, following / SCALED)
     (following / "layer").write_text(str(index), encoding="utf-8")
     before = folder.with_suffix(".old")
     shutil.rmtree(before, ignore_errors=True)
@@ -222,16 +243,20 @@ def _keep(folder: Path, index: int, streams: Sequence[Activations]) -> None:
 
 def _resume(
     folder: Path, lengths: Sequence[int], width: int, copies: int, budget: int
-) -> tuple[int, list[Activations]]:
-    """Return the first layer that is not done, and what enters it; nothing if there is no earlier run."""
+) -> tuple[int, list[Activations], dict[str, Scaled | None]]:
+    """Return the first layer that is not done, what enters it, and how those before it were scaled."""
+    import torch
+
     if not folder.exists():  # it may have died between the two renames
         for other in (folder.with_suffix(".new"), folder.with_suffix(".old")):
             if (other / "layer").exists():
                 other.rename(folder)
                 break
         else:
-            return 0, []
+            return 0, [], {}
     streams = [Activations(lengths, width, budget=budget // copies, folder=folder.parent) for _ in range(copies)]
     for number, each in enumerate(streams):
         each.load(folder / str(number))
-    return int((folder / "layer").read_text(encoding="utf-8")), streams
+    kept = torch.load(folder / SCALED, weights_only=True)
+    scaled = {name: Scaled(*each) if each else None for name, each in kept.items()}
+    return int((folder / "layer").read_text(encoding="utf-8")), streams, scaled

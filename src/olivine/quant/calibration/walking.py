@@ -35,6 +35,8 @@ class DecoderLayer:
 
     Attributes:
         index: which one, from 0.
+        name: as the checkpoint has it (``model.layers.3``).
+        config: the checkpoint's ``config.json``.
         module: the layer as transformers has it. Its weights may be changed in place: the layers after it then see
             what the changed one computes.
         linears: its linear modules, by the names that the checkpoint has for them
@@ -48,10 +50,16 @@ class DecoderLayer:
         self._walker = walker
         self.batch_tokens = walker.batch_tokens
         self.index = index
+        self.name = name
+        self.config: Mapping[str, Any] = walker.reader.checkpoint.config
         self.module = module
         self.linears: dict[str, nn.Linear] = {
             f"{name}.{path}": each for path, each in module.named_modules() if isinstance(each, nn.Linear)
         }
+
+    def module_of(self, name: str) -> nn.Module:
+        """Return the module that the checkpoint calls ``name``."""
+        return self.module.get_submodule(name.removeprefix(f"{self.name}."))
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """Return what the layer makes of ``hidden``; both have the shape ``(sequences, length, H)``.

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from olivine.models.checkpoint import BITS, CONFIG, INDEX, SINGLE
+from olivine.models.checkpoint import BITS, CONFIG, INDEX, SINGLE, TensorInfo
 from olivine.models.decoder import FLOATS, HEAD, parts
 from olivine.quant.packing import pack
 from olivine.quant.reading import TensorReader
 from olivine.quant.rounding import Rounded
 from olivine.quant.scheme import Scheme
-from olivine.quant.stored.form import PackedRows, StoredTensor
+from olivine.quant.stored.form import PackedRows, StoredTensor, scales_as
 from olivine.quant.stored.forms import FORMS, FormName, linear_modules
 
 SHARD_BYTES = 2_000_000_000
@@ -130,11 +130,17 @@ class QuantizedCheckpointWriter:
         self.done: dict[str, Done] = self._prepare()
         """What is written, that of an earlier run included."""
         self._unsynced: list[Done] = []
+        self._replaced: dict[str, np.ndarray[Any, Any]] = {}
         self._copied = False
 
     def scale_dtype(self, module: str) -> str:
         """Return safetensors' word for the type in which the scales of ``module`` are stored."""
         return self.form.scale_dtype(self._reader.tensors[self.sources[module].tensor].dtype)
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """What the original holds."""
+        return self._reader.tensors
 
     @property
     def waiting(self) -> list[str]:
@@ -212,8 +218,23 @@ class QuantizedCheckpointWriter:
             os.fsync(stream.fileno())
         self._unsynced = []
 
+    def replace(self, tensor: str, values: np.ndarray[Any, Any]) -> None:
+        """Have :meth:`copy_rest` write ``values`` where it would copy a tensor of the original.
+
+        Args:
+            tensor: its name there; one that is not quantised.
+            values: float32, numbers of the type in which it is stored.
+
+        Raises:
+            ValueError: they do not fit it.
+        """
+        if all(copy.source != tensor for copy in self._copies) or values.shape != self.tensors[tensor].shape:
+            raise ValueError(f"{tensor} cannot be replaced by {' x '.join(map(str, values.shape))} values")
+        dtype = self.tensors[tensor].dtype
+        self._replaced[tensor] = values.astype(np.float64) if dtype == "F64" else scales_as(values, dtype)
+
     def copy_rest(self, progress: Callable[[int], None] = lambda _: None) -> None:
-        """Copy what is not quantised, in its type.
+        """Copy what is not quantised, in its type; or write what was given to :meth:`replace`.
 
         Args:
             progress: called with the bytes that were copied since it was last called.
@@ -366,6 +387,10 @@ class QuantizedCheckpointWriter:
         place = self._places[copy.name]
         with open(self._work / place.file, "r+b") as stream:
             stream.seek(place.offset)
+            if copy.source in self._replaced:
+                stream.write(self._replaced[copy.source][start:stop].data)
+                progress((stop - start) * row_bytes)
+                return
             for first in range(start, stop, step):
                 last = min(first + step, stop)
                 if info.dtype in FLOATS and matrix:
