@@ -170,6 +170,7 @@ def test_a_layer_that_is_not_there_is_refused(pico_model: Path) -> None:
         ({"warmup_ratio": 0.1, "warmup_steps": 5}, {"warmup_steps": 5}),
         ({"eval_steps": None}, {}),
         ({"adafactor": True}, {"optim": "adafactor"}),
+        ({"evaluation_strategy": False}, {"eval_strategy": "no"}),  # what YAML reads `no` as
     ],
 )
 def test_old_names_are_understood(given: dict[str, Any], expected: dict[str, Any]) -> None:

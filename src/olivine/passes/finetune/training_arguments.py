@@ -166,6 +166,9 @@ def translate(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     for name, value in given.items():
         if value is None:
             continue
+        renamed = fields.get(RENAMED.get(name, name))
+        if value is False and renamed is not None and "no" in renamed.choices:
+            value = "no"  # what YAML makes of it without quotes
         if name == "group_by_length" and name not in fields:
             if value:
                 found.setdefault("train_sampling_strategy", "group_by_length")
