@@ -183,7 +183,11 @@ def test_a_worker_does_not_see_the_hub_token_unless_allowed(project, plugin: Pat
     try:
         for allowed in (False, True):
             runner = LocalRunner(project.folder / "log.txt", give_token=allowed)
-            environment = psutil.Process(runner.start().pid).environ()
+            worker = psutil.Process(runner.start().pid)
+            deadline = time.monotonic() + 30
+            while not (environment := worker.environ()) and time.monotonic() < deadline:
+                time.sleep(0.01)  # in the middle of exec a process shows none
+            assert "PATH" in environment
             runner.close()
             assert ("HF_TOKEN" in environment) is allowed
     finally:

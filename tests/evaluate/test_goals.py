@@ -102,3 +102,8 @@ def test_a_value_in_a_table_and_a_named_model() -> None:
     (verdict,) = judge(goals_of(config), ACCURACY, {"merge": {"accuracy": {"labels": {"joy": {"recall": 0.65}}}}})
     assert verdict.missed_by == pytest.approx(0.05)
     assert "merge's 0.65" in verdict.goal
+
+
+def test_a_second_measurement_is_said_also_where_it_takes_the_mean_far_away() -> None:
+    verdict = Verdict("speed.ttft_ms", "at most 10", 15.0, 10.0, None, False, 5.0, False, (10.0, 20.0))
+    assert sentence(verdict) == "missed by 5 (measured again, the mean counts): speed.ttft_ms 15, wanted at most 10"

@@ -210,10 +210,11 @@ def sentence(verdict: Verdict) -> str:
         state = "missed"
     else:
         state = f"missed by {verdict.missed_by:.4g}"
-    near = ""
     if verdict.near:
-        near = ", near" + (": measured again, the mean counts" if len(verdict.attempts) > 1 else "")
-    return f"{state}{near}: {verdict.name} {value}, wanted {verdict.goal}"
+        state += ", near"
+    if len(verdict.attempts) > 1:  # it was near, and the second measurement may have taken it far
+        state += " (measured again, the mean counts)"
+    return f"{state}: {verdict.name} {value}, wanted {verdict.goal}"
 
 
 def to_measure_again(wanted: Sequence[Wanted], verdicts: Sequence[Verdict]) -> list[int]:
