@@ -8,10 +8,11 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, distributions, requires
+from importlib.metadata import distributions, requires
 
 from olivine.doctor.finding import Finding, State
 from olivine.hardware.machine import PROVIDERS_OF_DISTRIBUTION
+from olivine.planning.requirements import is_within
 
 EXTRAS: dict[str, str] = {
     "torch": "reading and writing checkpoints",
@@ -100,7 +101,7 @@ def _extras(installed: Mapping[str, str], requirements: list[str]) -> Iterator[F
             if name in told or name not in installed:
                 continue
             told.add(name)
-            if not _fits(installed[name], specifier):
+            if not is_within(installed[name], specifier):
                 yield Finding(
                     "packages",
                     name,
@@ -132,21 +133,5 @@ def _requirements_of(extra: str, requirements: list[str]) -> dict[str, str]:
     return found
 
 
-def _fits(version: str, specifier: str) -> bool:
-    from packaging.specifiers import SpecifierSet
-
-    return SpecifierSet(specifier).contains(version, prereleases=True)
-
-
 def _install(extra: str) -> str:
     return f"`pip install 'olivine[{extra}]'`"
-
-
-def torch_version() -> str | None:
-    """Return the version of torch, with its build (``2.13.0+cpu``), from metadata alone."""
-    from importlib.metadata import version
-
-    try:
-        return version("torch")
-    except PackageNotFoundError:
-        return None

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from olivine.doctor.finding import Finding, State
-from olivine.doctor.packages import torch_version
 from olivine.engine.words import memory, size
 from olivine.hardware.machine import Machine
 from olivine.hardware.memory import free_memory_bytes
+from olivine.planning.requirements import installed_version
 
 if TYPE_CHECKING:
     from olivine.store import Artifact
@@ -63,7 +63,7 @@ def _gpus(machine: Machine) -> Iterator[Finding]:
     for gpu in machine.gpus:
         text = f"{gpu.name}, {memory(gpu.memory_bytes)}, compute capability {gpu.capability}"
         yield Finding("machine", "GPU", State.OK, text)
-    torch = torch_version()
+    torch = installed_version("torch")  # with its build: 2.13.0+cpu
     if torch is not None and torch.endswith("+cpu"):
         yield Finding(
             "machine",

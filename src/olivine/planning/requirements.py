@@ -49,7 +49,7 @@ def check_requirements(requirements: Iterable[Requirement], subject: str, where:
             )
             continue
         name, installed = next(iter(found.items()))
-        if requirement.versions and not _within(installed, requirement.versions):
+        if requirement.versions and not is_within(installed, requirement.versions):
             problems.append(
                 Problem(
                     f"{subject} was tested with {name} {requirement.versions}, and {installed} is installed",
@@ -62,7 +62,7 @@ def check_requirements(requirements: Iterable[Requirement], subject: str, where:
 
 
 @cache
-def _within(installed: str, specifier: str) -> bool:
+def is_within(installed: str, specifier: str) -> bool:
     """Return whether a version is in a range."""
     from packaging.specifiers import SpecifierSet
 
