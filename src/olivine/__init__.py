@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from olivine.api import benchmark, convert, finetune, optimize, plan, quantize, run
+    from olivine.api import plan, run
     from olivine.engine.result import Result, StepResult
     from olivine.errors import OlivineError
     from olivine.events import Event
     from olivine.planning.plan import Plan
+    from olivine.verbs import benchmark, convert, finetune, optimize, quantize
 
 __all__ = [
     "Event",
@@ -35,11 +36,11 @@ __all__ = [
 _WHERE = {
     "run": "olivine.api",
     "plan": "olivine.api",
-    "optimize": "olivine.api",
-    "finetune": "olivine.api",
-    "quantize": "olivine.api",
-    "convert": "olivine.api",
-    "benchmark": "olivine.api",
+    "optimize": "olivine.verbs",
+    "finetune": "olivine.verbs",
+    "quantize": "olivine.verbs",
+    "convert": "olivine.verbs",
+    "benchmark": "olivine.verbs",
     "Plan": "olivine.planning.plan",
     "Result": "olivine.engine.result",
     "StepResult": "olivine.engine.result",

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
-from olivine import recipes
 from olivine.engine.engine import run_plan
 from olivine.engine.result import Result
 from olivine.events import Event
@@ -94,26 +92,6 @@ def execute(plan: Plan, store: Store, sink: Callable[[Event], None]) -> Result:
     from olivine.search.study import run_study
 
     return run_study(plan, store, sink)
-
-
-P = ParamSpec("P")
-
-
-def _runs(recipe: Callable[P, dict[str, Any]]) -> Callable[P, Result]:
-    """Return a function that runs the workflow that ``recipe`` makes of the same arguments."""
-
-    @wraps(recipe)
-    def run_recipe(*args: P.args, **kwargs: P.kwargs) -> Result:
-        return run(recipe(*args, **kwargs))
-
-    return run_recipe
-
-
-optimize = _runs(recipes.optimize)
-finetune = _runs(recipes.finetune)
-quantize = _runs(recipes.quantize)
-convert = _runs(recipes.convert)
-benchmark = _runs(recipes.benchmark)
 
 
 def prepare(

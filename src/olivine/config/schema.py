@@ -5,9 +5,9 @@ Section names are those that users already know (``input_model``, ``data_configs
 ``type`` names (:mod:`olivine.passes.registry`, :mod:`olivine.evaluate.registry`) while the file is loaded.
 """
 
-from __future__ import annotations
+# Annotations are not postponed here: pydantic would compile each of the two hundred once more, at every start.
 
-from typing import Any, Literal
+from typing import Any, Literal, Self, Union
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -79,7 +79,7 @@ class InputModel(Node):
     """How the checkpoint is loaded."""
     name: str | None = None
     """What a component of a composite model is called."""
-    model_components: list[InputModel | str] | None = None
+    model_components: list[Union["InputModel", str]] | None = None
     """What a composite model is made of: models, or names of files in ``model_path``."""
     model_variant: str | None = None
     """Family of a ``DiffusersModel`` (``sd``, ``sdxl``, ``flux``, ``auto``); kept."""
@@ -121,7 +121,7 @@ class InputModel(Node):
     """How the stand-in is made; kept."""
 
     @model_validator(mode="after")
-    def _has_a_path(self) -> InputModel:
+    def _has_a_path(self) -> Self:
         if not self.model_path and self.type not in WITHOUT_PATH:
             raise PydanticCustomError("key_missing", "model_path is missing", {"key": "model_path"})
         return self
@@ -142,7 +142,7 @@ class Component(Node):
 
     type: str
     """The function: one of Olive's, or of ``user_script``."""
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, Any] = {}
     """Filled from the keys beside ``type``."""
 
     @model_validator(mode="before")
@@ -346,7 +346,7 @@ class System(Node):
     """Whether the local sources go with the job; kept."""
 
     @model_validator(mode="after")
-    def _keys_fit_the_type(self) -> System:
+    def _keys_fit_the_type(self) -> Self:
         for key in sorted(self.model_fields_set - SYSTEM_KEYS["all"] - SYSTEM_KEYS[self.type]):
             if getattr(self, key) is not None:
                 raise PydanticCustomError("value_error", "", {"error": f"a {self.type} has no `{key}`"})
@@ -424,7 +424,7 @@ class PassConfig(Node):
     """``true``: a search also tries to leave this pass out."""
     disable_search: bool | None = None
     """``true``: a search leaves this pass's parameters at what they are here."""
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, Any] = {}
     """Filled from the keys beside ``type``."""
 
     @model_validator(mode="before")
@@ -450,7 +450,7 @@ class Goal(Node):
     """The model to compare with: the name of a pass, whose result is measured too; default: the input model."""
 
     @model_validator(mode="after")
-    def _is_a_distance(self) -> Goal:
+    def _is_a_distance(self) -> Self:
         if self.type != "threshold" and self.value < 0:
             raise PydanticCustomError("value_error", "", {"error": f"a {self.type} is not negative"})
         return self
@@ -480,7 +480,7 @@ class MetricConfig(Node):
     """How the result is called; default: the type."""
     sub_types: list[SubType] | None = None
     """Values that guide a search, and their goals; default: none does."""
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, Any] = {}
     """Filled from the keys beside ``type``."""
 
     @model_validator(mode="before")
@@ -494,13 +494,13 @@ class Evaluator(Node):
 
     type: str | None = None
     """An evaluator with measures of its own (``LMEvaluator``, ``MTEBEvaluator``); not available yet."""
-    metrics: list[MetricConfig] = Field(default_factory=list)
+    metrics: list[MetricConfig] = []
     """What is measured; at least one, unless there is a ``type``."""
     user_script: str | None = None
     """Python file that defines the type. It is recorded, and not run."""
     script_dir: str | None = None
     """Folder that ``user_script`` imports from. It is recorded, and not searched."""
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, Any] = {}
     """Parameters of the type, filled from the keys beside it."""
 
     @model_validator(mode="before")
@@ -511,7 +511,7 @@ class Evaluator(Node):
         return value
 
     @model_validator(mode="after")
-    def _measures_something(self) -> Evaluator:
+    def _measures_something(self) -> Self:
         if not self.metrics and self.type is None:
             raise PydanticCustomError("key_missing", "metrics is missing", {"key": "metrics"})
         return self
@@ -627,7 +627,7 @@ class Tracking(Node):
     """Name of the experiment there."""
 
     @model_validator(mode="after")
-    def _has_no_credentials(self) -> Tracking:
+    def _has_no_credentials(self) -> Self:
         if "@" in self.mlflow.partition("://")[2].partition("/")[0]:
             error = "it holds credentials; give them by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             raise PydanticCustomError("value_error", "", {"error": error})
@@ -649,15 +649,15 @@ class Workflow(Node):
     """A name for the run."""
     input_model: InputModel
     """The model that goes in."""
-    data_configs: list[DataConfig] = Field(default_factory=list)
+    data_configs: list[DataConfig] = []
     """Data that passes and metrics refer to by name."""
-    systems: dict[str, System] = Field(default_factory=dict)
+    systems: dict[str, System] = {}
     """Places to run on or to ship to, by name."""
-    passes: dict[str, PassConfig | list[PassConfig]] = Field(default_factory=dict)
+    passes: dict[str, PassConfig | list[PassConfig]] = {}
     """Passes in the order they run. A list of passes are alternatives for a search."""
     pass_flows: list[list[str]] | None = None
     """Several chains of passes, by name, each run from the input model; a search chooses."""
-    evaluators: dict[str, Evaluator] = Field(default_factory=dict)
+    evaluators: dict[str, Evaluator] = {}
     """Sets of metrics, by name."""
     engine: Engine = Engine()
     """How it runs and where results go."""
@@ -669,7 +669,7 @@ class Workflow(Node):
     """System that the whole workflow runs on, this machine being free to go; not available yet."""
     auto_optimizer_config: AutoOptimizer | None = None
     """How passes are chosen when none are named; not available."""
-    builds: dict[str, Build] = Field(default_factory=dict)
+    builds: dict[str, Build] = {}
     """Several builds in one configuration, by name; ``_default`` holds what they share. Not available yet."""
     max_concurrent_builds: int | None = Field(default=None, ge=1)
     """How many builds run at once."""

@@ -189,22 +189,22 @@ def _read_json(path: Path, raw: IO[bytes], limit_bytes: int | None, meter: Meter
 
 
 def _json_line(path: Path, number: int, line: bytes) -> Row | Problem:
-    where = Location(file=str(path), line=number)
     text = _decode(line, path, number)
     if isinstance(text, Problem):
         return text
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        return Problem(f"broken JSON: {error.msg} at column {error.colno}", where)
+        return Problem(f"broken JSON: {error.msg} at column {error.colno}", Location(file=str(path), line=number))
     except (ValueError, RecursionError) as error:
-        return Problem(f"broken JSON: {_reason(error)}", where)
-    return _object(value, where)
+        return Problem(f"broken JSON: {_reason(error)}", Location(file=str(path), line=number))
+    return _object(value, path, number)
 
 
-def _object(value: Any, where: Location) -> Row | Problem:
+def _object(value: Any, path: Path, number: int) -> Row | Problem:
     if isinstance(value, dict):
-        return Row(value, where.file or "", where.line or 0)
+        return Row(value, str(path), number)
+    where = Location(file=str(path), line=number)
     return Problem(f"a row has to be a JSON object, but this is {kind(value)}", where)
 
 
@@ -243,7 +243,7 @@ def _read_array(path: Path, content: bytes, truncated: bool, meter: Meter | None
             return
         if meter is not None:
             meter.within = len(content) * position // len(text)
-        yield _object(value, where)
+        yield _object(value, path, line)
         position = _skip_space(text, position)
         follows = text[position : position + 1]
         if follows == ",":

@@ -201,7 +201,8 @@ class _Sift:
         if isinstance(record, Problem):
             self._bad.append((record, None))
             return None
-        self.columns.update(dict.fromkeys(record.values))
+        if not record.values.keys() <= self.columns.keys():
+            self.columns.update(dict.fromkeys(record.values))
         self.first = self.first or record
         problem = problem_in(record, self.used, chat=self.chat)
         if problem is None:

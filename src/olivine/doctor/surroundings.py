@@ -13,7 +13,7 @@ from olivine.doctor.finding import Finding, State
 from olivine.engine.words import memory, size
 from olivine.hardware.machine import Machine
 from olivine.hardware.memory import free_memory_bytes
-from olivine.planning.requirements import installed_version
+from olivine.hardware.packages import installed_version
 
 if TYPE_CHECKING:
     from olivine.store import Artifact

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from olivine.hardware.packages import installed_version
+
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """CPU flags, x86 and Arm, that mean bfloat16 matrix units. Without one a bf16 matrix product is emulated."""
 
@@ -81,13 +83,9 @@ def this_machine() -> Machine:
 
 def execution_providers() -> dict[str, str]:
     """Return the execution providers that are installed, each with the distribution that brings it."""
-    from importlib.metadata import PackageNotFoundError, distribution
-
     found: dict[str, str] = {}
     for name, providers in PROVIDERS_OF_DISTRIBUTION.items():
-        try:
-            distribution(name)
-        except PackageNotFoundError:
+        if installed_version(name) is None:
             continue
         for provider in providers:
             found.setdefault(provider, name)

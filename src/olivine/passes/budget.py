@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from olivine.config.sizes import parse_size
 from olivine.errors import Location, Problem
 from olivine.passes.base import Params
-from olivine.quant.sensitivity.table import Measure
+from olivine.quant.sensitivity import Measure
 
 BUDGETS = ("max_size", "average_bits", "max_divergence")
 

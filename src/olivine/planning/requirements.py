@@ -4,19 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 
 from olivine.errors import Location, Problem
+from olivine.hardware.packages import installed_version
 from olivine.passes.base import Requirement
-
-
-@cache
-def installed_version(distribution: str) -> str | None:
-    """Return the version of an installed distribution, or ``None``."""
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
 
 
 def versions_of(distributions: Iterable[str]) -> dict[str, str]:

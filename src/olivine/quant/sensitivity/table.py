@@ -8,16 +8,15 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from olivine.quant.allocation import Option
 from olivine.quant.scheme import Scheme
+from olivine.quant.sensitivity import Measure
 from olivine.quant.sensitivity.groups import FusedGroup
 
 VERSION = 2
 """Raise it when the same model and data give other figures."""
-
-Measure = Literal["fisher", "exact"]
 
 
 @dataclass(frozen=True)
