@@ -1,9 +1,10 @@
 """The whole workflow beside Microsoft Olive 0.13, in one run: start-up, cold, cached, and a typo.
 
-    python benchmarks/workflow.py --olive PEER/bin/olive [--length 2048] [--steps 10] [--repeats 3]
+    python benchmarks/workflow.py --olive PEER/bin/olive [--dtype float32] [--length 2048] [--steps 10] [--repeats 3]
 
 Both tools get the same random 5M-weight Phi-3, the same phrases, LoRA with the same hyperparameters and the same number
-of steps and tokens (4 sequences of ``--length`` tokens a step), merge, and ModelBuilder int4, in float32. Olive 0.13
+of steps and tokens (4 sequences of ``--length`` tokens a step), merge, and ModelBuilder int4. As in the example's own
+configuration no dtype is given: each tool chooses. ``--dtype`` gives both the same. Olive 0.13
 needs a virtual environment of its own, with the versions that it still works with::
 
     pip install 'olive-ai[cpu,finetune]==0.13.0' 'onnxruntime-genai==0.14.1' 'torch<2.14' requests
@@ -98,7 +99,7 @@ TRAINING = {
 }
 
 
-def ours(folder: Path, model: Path, steps: int, length: int) -> dict[str, object]:
+def ours(folder: Path, model: Path, steps: int, length: int, dtype: dict[str, str]) -> dict[str, object]:
     """Return the workflow in the canonical schema."""
     return {
         "version": 1,
@@ -118,7 +119,7 @@ def ours(folder: Path, model: Path, steps: int, length: int) -> dict[str, object
                 "alpha": 64,
                 "lora_dropout": 0.1,
                 "target_modules": ["o_proj", "qkv_proj"],
-                "torch_dtype": "float32",
+                **dtype,
                 "train_data_config": "train",
                 "training_args": TRAINING | {"max_steps": steps},
             },
@@ -129,7 +130,7 @@ def ours(folder: Path, model: Path, steps: int, length: int) -> dict[str, object
     }
 
 
-def theirs(folder: Path, model: Path, steps: int, length: int) -> dict[str, object]:
+def theirs(folder: Path, model: Path, steps: int, length: int, dtype: dict[str, str]) -> dict[str, object]:
     """Return the same workflow in the form Olive 0.13 accepts."""
     return {
         "input_model": {"type": "HfModel", "model_path": str(model), "task": "text-generation"},
@@ -164,7 +165,7 @@ def theirs(folder: Path, model: Path, steps: int, length: int) -> dict[str, obje
                 "alpha": 64,
                 "lora_dropout": 0.1,
                 "target_modules": ["o_proj", "qkv_proj"],
-                "torch_dtype": "float32",
+                **dtype,
                 "train_data_config": "train",
                 "training_args": TRAINING | {"max_steps": steps},
             },
@@ -183,6 +184,7 @@ def main() -> None:
     """Run both tools in turn and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--olive", type=Path, help="the peer's command; without it only our figures are printed")
+    parser.add_argument("--dtype", help="of the fine-tuning; without it each tool chooses")
     parser.add_argument("--length", type=int, default=2048)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
@@ -203,10 +205,11 @@ def main() -> None:
         print(f"{row:<8} {who:<6} {figures.seconds[-1]:8.2f} s  {figures.memory[-1] / 2**20:7.0f} MiB  "
               f"exit {figures.codes[-1]}", flush=True)  # fmt: skip
 
+    dtype = {"torch_dtype": arguments.dtype} if arguments.dtype else {}
     for who in command:
         (root / who).mkdir()
         write_data(root / who, arguments.steps * 4 * arguments.length)
-        config = (ours if who == "ours" else theirs)(root / who, model, arguments.steps, arguments.length)
+        config = (ours if who == "ours" else theirs)(root / who, model, arguments.steps, arguments.length, dtype)
         (root / who / "config.json").write_text(json.dumps(config, indent=1))
         passes = config["passes"]
         assert isinstance(passes, dict)
