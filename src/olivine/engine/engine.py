@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +18,15 @@ from olivine.evaluate.goals import INPUT, Verdict, goals_of, judge, sentence, to
 from olivine.events import Event, EventSink
 from olivine.planning.parts import part_of
 from olivine.planning.plan import EVALUATE_INPUT, Plan, PlannedStep, Source
-from olivine.planning.resources import memory_limit
 from olivine.redaction import redacted
-from olivine.store.digests import digest_json
-from olivine.systems.base import Runner, StepAnswer, StepRequest
+from olivine.systems.base import Report, Runner, StepAnswer, StepRequest
+from olivine.systems.registry import RunnerFactory, site_of
+from olivine.systems.registry import make_runner as runner_of
+from olivine.systems.requests import reference, step_request
 
 if TYPE_CHECKING:
     from olivine.engine.tracking import Tracker
-    from olivine.store import Artifact, Store
-
-RunnerFactory = Callable[[Path, bool], Runner]
-"""Makes a runner, given the file for its log and whether workers may see the hub token."""
+    from olivine.store import Artifact, Staging, Store
 
 
 def run_plan(
@@ -48,7 +47,7 @@ def run_plan(
         plan: what to do.
         store: where results are looked up and kept.
         sink: receives every event, in this thread.
-        make_runner: how workers are started; the default runs them on this machine.
+        make_runner: what runs Steps at a site; the default is what the site's system says.
         search: what the search found that chose this plan, for the papers.
         started: when it began, by the monotonic clock, if that was before now.
 
@@ -56,7 +55,7 @@ def run_plan(
         OlivineError: a Step failed, or its result could not be written. Nothing that existed is lost.
         KeyboardInterrupt: the user stopped it; workers have been ended.
     """
-    run = Run(plan, store, sink, new_run_dir(plan), make_runner or local_runner)
+    run = Run(plan, store, sink, new_run_dir(plan), make_runner or runner_of)
     run.search = search
     run.started = run.started if started is None else started
     return run.run()
@@ -65,13 +64,6 @@ def run_plan(
 def new_run_dir(plan: Plan) -> Path:
     """Return the folder for the log and the events of a run that begins now."""
     return plan.cache_dir / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-
-
-def local_runner(log: Path, give_token: bool) -> Runner:
-    """Return a runner whose workers run on this machine."""
-    from olivine.systems.local import LocalRunner
-
-    return LocalRunner(log, give_token=give_token)
 
 
 class Run:
@@ -84,13 +76,14 @@ class Run:
         self.run_dir = run_dir
         self.log = run_dir / "log.txt"
         self.make_runner = make_runner
-        self.runner: Runner | None = None
+        self.runners: dict[str, Runner] = {}
         self.results: list[StepResult] = []
         self.artifacts: dict[str, Artifact] = {}
         self.fetched: dict[str, Path] = {}
         self.started = time.monotonic()
         self.current = ""
         self.search: dict[str, Any] | None = None
+        self.together = True
         self.tracker: Tracker | None = None
         self.record: dict[str, Any] = {}
 
@@ -131,8 +124,8 @@ class Run:
             self.tell_tracker(self.keep("failed", str(error)))
             raise
         finally:
-            if self.runner is not None:
-                self.runner.close()
+            for runner in self.runners.values():
+                runner.close()
         self.store.record_use([step.digest for step in self.plan.steps])
         self.tell_tracker(self.record)
         self.emit("run-done", **result.as_json())
@@ -142,12 +135,22 @@ class Run:
 
     def do(self, planned: PlannedStep) -> None:
         """Take a Step's result from the Store, or make it."""
+        if planned.digest in self.artifacts and planned.name in {each.name for each in self.results}:
+            return  # it was done together with an earlier one
         artifact = self.store.find(planned.digest)
         for warning in self.store.warnings:
             self.emit("note", planned.name, text=warning)
         self.store.warnings.clear()
         if artifact is None:
-            with self.store.lock(planned.digest, lambda pid: self.emit("step-waiting", planned.name, pid=pid)):
+            if self.runner(planned.system).together:
+                self.do_together(planned)
+                if planned.digest in self.artifacts:
+                    return
+                artifact = self.store.find(planned.digest)
+                assert artifact is not None  # another process has made it
+                self.done(planned, artifact, cached=True)
+                return
+            with self.store.lock(planned.digest, self.told_of_waiting(planned.name)):
                 artifact = self.store.find(planned.digest)
                 if artifact is None:
                     artifact = self.make(planned)
@@ -157,65 +160,132 @@ class Run:
 
     def make(self, planned: PlannedStep) -> Artifact:
         """Run a Step and put its result into the Store."""
+        self.begin(planned)
+        with self.store.stage(planned.digest) as staging:
+            request = self.request(planned, staging)
+            answer = self.ask(planned, request, fresh=planned.step.kind != "pass")
+            return self.commit(planned, staging, answer)
+
+    def begin(self, planned: PlannedStep) -> None:
+        """Tell that a Step begins."""
         self.emit("step-started", planned.name, type=planned.step.type, device=planned.host.device)
         for note in planned.notes:
             self.emit("note", planned.name, text=note)
+
+    def request(self, planned: PlannedStep, staging: Staging) -> StepRequest:
+        """Return what a worker is asked, for a Step whose result goes into ``staging``."""
+        elsewhere = self.runner(planned.system).elsewhere
+        inputs = {
+            name: str(reference(each) if elsewhere else self.folder(each)) for name, each in planned.sources.items()
+        }
+        return step_request(
+            planned,
+            self.plan,
+            inputs,
+            output=str(staging.path),
+            checkpoint=str(self.store.checkpoint_dir(planned.digest)),
+            shared=str(self.store.shared_dir),
+            log=str(self.log),
+        )
+
+    def commit(self, planned: PlannedStep, staging: Staging, answer: StepAnswer) -> Artifact:
+        """Put what a worker left in ``staging`` into the Store."""
         is_pass = planned.step.kind == "pass"
-        checkpoint = self.store.checkpoint_dir(planned.digest)
-        with self.store.stage(planned.digest) as staging:
-            request = StepRequest(
-                name=planned.name,
-                kind=planned.step.kind,
-                type=planned.step.type,
-                params=dict(planned.step.params),
-                inputs={name: str(self.folder(source)) for name, source in planned.sources.items()},
-                input_format=planned.consumes,
-                data={key: config.model_dump(mode="json") for key, config in planned.data.items()},
-                output=str(staging.path),
-                checkpoint=str(checkpoint),
-                log=str(self.log),
-                host={"device": planned.host.device, "execution_provider": planned.host.execution_provider},
-                target={"device": planned.target.device, "execution_provider": planned.target.execution_provider},
-                trust_remote_code=self.plan.trust_remote_code,
-                log_level=10 * (self.plan.workflow.engine.log_severity_level + 1),
-                shared=str(self.store.shared_dir),
-                identities=dict(planned.step.inputs)
-                | {key: digest_json(value) for key, value in planned.step.data.items()},
-                max_memory=memory_limit(self.plan.workflow.engine.max_memory),
+        if is_pass and not any(staging.path.iterdir()):
+            raise StepError(
+                f"{planned.name} ended well but made no files", where=planned.where, why="the pass is at fault"
             )
-            answer = self.ask(planned, request, fresh=not is_pass)
-            if is_pass and not any(staging.path.iterdir()):
-                raise StepError(
-                    f"{planned.name} ended well but made no files", where=planned.where, why="the pass is at fault"
-                )
-            if not is_pass:
-                text = json.dumps(answer.metrics, indent=2, ensure_ascii=False)
-                (staging.path / "metrics.json").write_text(text + "\n", encoding="utf-8")
-            return staging.commit(
-                format=str(planned.produces),
-                step=planned.step.model_dump(mode="json") | {"name": planned.name},
-                inputs=dict(planned.step.inputs),
-                metrics=answer.metrics,
-                attributes=answer.attributes | ({"work": planned.estimate.work} if planned.estimate else {}),
-                history=answer.history,
-                seconds=answer.seconds,
-                peak_memory=answer.peak_memory,
-            )
+        if not is_pass:
+            text = json.dumps(answer.metrics, indent=2, ensure_ascii=False)
+            (staging.path / "metrics.json").write_text(text + "\n", encoding="utf-8")
+        return staging.commit(
+            format=str(planned.produces),
+            step=planned.step.model_dump(mode="json") | {"name": planned.name},
+            inputs=dict(planned.step.inputs),
+            metrics=answer.metrics,
+            attributes=answer.attributes | ({"work": planned.estimate.work} if planned.estimate else {}),
+            history=answer.history,
+            seconds=answer.seconds,
+            peak_memory=answer.peak_memory,
+        )
+
+    # Several Steps at once ------------------------------------------------------------------------------------------
+
+    def do_together(self, first: PlannedStep) -> None:
+        """Hand ``first`` and those that follow it on the same system to their runner, and put the results away."""
+        with ExitStack() as held:
+            waiting = self.following(first)
+            for digest in sorted(each.digest for each in waiting):
+                name = next(each.name for each in waiting if each.digest == digest)
+                held.enter_context(self.store.lock(digest, self.told_of_waiting(name)))
+            # Meanwhile another process may have made some.
+            waiting = [each for each in waiting if self.store.find(each.digest) is None]
+            if not waiting:
+                return
+            stagings = {each.digest: held.enter_context(self.store.stage(each.digest)) for each in waiting}
+            planned = {each.digest: each for each in waiting}
+            begun: set[str] = set()
+
+            def report(request: StepRequest) -> Report:
+                def told(kind: str, data: dict[str, Any]) -> None:
+                    if request.digest not in begun:
+                        begun.add(request.digest)
+                        self.begin(planned[request.digest])
+                    self.current = request.name
+                    self.emit(kind, request.name, **data)
+
+                return told
+
+            def deliver(request: StepRequest, answer: StepAnswer) -> None:
+                step = planned[request.digest]
+                if request.digest not in begun:
+                    begun.add(request.digest)
+                    self.begin(step)
+                self.done(step, self.commit(step, stagings[request.digest], answer), cached=False)
+
+            requests = [self.request(each, stagings[each.digest]) for each in waiting]
+            try:
+                self.runner(first.system).run_together(requests, report, deliver)
+            except StepError as error:
+                self.emit("step-failed", self.current, reason=str(error), log=str(self.log))
+                raise
+
+    def following(self, first: PlannedStep) -> list[PlannedStep]:
+        """Return ``first`` and the Steps after it that the same system can do with it, without those that are done."""
+        steps = [*self.plan.steps]
+        if first not in steps or not self.together:
+            return [first]
+        found = []
+        for each in steps[steps.index(first) :]:
+            if each.system != first.system:
+                break
+            if each is first or self.store.find(each.digest) is None:
+                found.append(each)
+        return found
+
+    def told_of_waiting(self, name: str) -> Callable[[int | None], None]:
+        """Return what tells that another process makes a Step now."""
+        return lambda pid: self.emit("step-waiting", name, pid=pid)
 
     def ask(self, planned: PlannedStep, request: StepRequest, *, fresh: bool) -> StepAnswer:
         """Have a runner do it, passing on what it reports."""
-        if self.runner is None:
-            token = any(system.hf_token for system in self.plan.workflow.systems.values())
-            self.runner = self.make_runner(self.log, token)
+        runner = self.runner(planned.system)
 
         def report(kind: str, data: dict[str, Any]) -> None:
             self.emit(kind, planned.name, **data)
 
         try:
-            return self.runner.run(request, report, fresh=fresh)
+            return runner.run(request, report, fresh=fresh)
         except StepError as error:
             self.emit("step-failed", planned.name, reason=str(error), log=str(self.log))
             raise
+
+    def runner(self, system: str) -> Runner:
+        """Return what runs Steps on a system."""
+        if system not in self.runners:
+            site = site_of(system, self.plan.workflow, self.log, self.store.root)
+            self.runners[system] = self.make_runner(site)
+        return self.runners[system]
 
     def done(self, planned: PlannedStep, artifact: Artifact, *, cached: bool) -> None:
         """Record a Step's result."""

@@ -195,6 +195,7 @@ class Pass(ABC, Generic[ParamsT]):
         shaped_by: distributions whose version changes the result; their versions are part of the cache key.
         own_base: the artifact carries its own base checkpoint in ``base/`` (only for ``produces = peft``).
         searchable: choices of its own for ``SEARCHABLE_VALUES``, by parameter.
+        spreads: several processes, on one machine or several, can share its work.
         made_for_target: the result depends on the target's execution provider, so it is part of the cache key.
     """
 
@@ -209,6 +210,7 @@ class Pass(ABC, Generic[ParamsT]):
     shaped_by: ClassVar[tuple[str, ...]] = ()
     own_base: ClassVar[bool] = False
     made_for_target: ClassVar[bool] = False
+    spreads: ClassVar[bool] = False
     searchable: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     @classmethod

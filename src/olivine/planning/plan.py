@@ -6,7 +6,7 @@ is executed, and neither torch, transformers nor onnxruntime is imported.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ from olivine.hardware.placement import check_host, place
 from olivine.passes import registry as pass_registry
 from olivine.passes.base import Accelerator, Format, ModelFacts, Params, PlanContext, Requirement
 from olivine.passes.estimate import Estimate
-from olivine.planning.requirements import check_requirements, versions_of
+from olivine.planning.away import environment_of, is_away, machine_of, reads_hub, runner_name
+from olivine.planning.requirements import check_requirements, specifiers, versions_of
 from olivine.planning.step import Step
 from olivine.store import digest_json
 
@@ -36,14 +37,16 @@ if TYPE_CHECKING:
 class Source:
     """Where an input of a Step comes from: a folder that exists, or the result of an earlier Step.
 
-    Exactly one of ``path``, ``step`` (a digest) and ``hub`` (an id, with ``revision``) is set. ``subfolder`` is
-    appended to the folder.
+    Exactly one of ``path``, ``step`` (a digest), ``hub`` (an id, with ``revision``) and ``address`` is set.
+    ``subfolder`` is appended to the folder.
     """
 
     path: Path | None = None
     step: str | None = None
     hub: str | None = None
     revision: str | None = None
+    address: str | None = None
+    """Something elsewhere that has not been fetched."""
     subfolder: str = ""
     identity: str = ""
     """What goes into the digest of a Step that consumes it."""
@@ -67,6 +70,10 @@ class PlannedStep:
         host: where it runs.
         target: where the model ships to.
         cached: whether the Store holds the result.
+        system: the name of the system that runs it; empty for this machine.
+        requires: packages that it needs there, as ``pip`` takes them.
+        spreads: whether several processes can share its work.
+        reads_hub: whether it may read the Hugging Face hub while it runs.
         notes: decisions worth telling.
         estimate: what it will take; ``None`` if that cannot be told (a model that is not on this machine yet).
     """
@@ -81,6 +88,10 @@ class PlannedStep:
     host: Accelerator
     target: Accelerator
     cached: bool
+    system: str = ""
+    requires: tuple[str, ...] = ()
+    spreads: bool = False
+    reads_hub: bool = False
     notes: tuple[str, ...] = ()
     surveys: Mapping[str, Survey] = field(default_factory=dict)
     estimate: Estimate | None = None
@@ -339,12 +350,13 @@ class _Planner:
             self._problem(self._chain_problem(name, pass_type.type, pass_type.accepts, facts.format, where))
         params = pass_type.params_type.model_validate(config.params)
         named = {key: self.workflow.data_config(value) for key, value in data_references(params).items()}
-        context = PlanContext(facts, host, self.target, self.machine.has_bf16(host.device), named)
+        machine = self._machine_of(config.host or self.workflow.engine.host)
+        context = PlanContext(facts, host, self.target, machine.has_bf16(host.device), named)
         params, notes = pass_type.resolve(params, context)
         for problem in pass_type.check(params, context):
             self._problem(self._placed(problem, f"passes.{name}"))
-        self.unavailable += check_host(host, self.machine, self.loaded.locate("engine.host"))
-        self.unavailable += check_requirements(pass_type.requires, f"the pass {pass_type.type}", where)
+        system = self._system_of(config.host or self.workflow.engine.host)
+        self._check_place(host, system, pass_type.requires, f"the pass {pass_type.type}", where)
         data = {key: self.workflow.data_config(value) for key, value in data_references(params).items()}
         for each in data.values():
             self._check_data(each)
@@ -360,7 +372,7 @@ class _Planner:
             data={key: self._identify(config) for key, config in data.items()},
             device=host.device,
             target=self.target.execution_provider if pass_type.made_for_target else None,
-            libraries=versions_of(pass_type.shaped_by),
+            libraries=self._libraries(system, pass_type.shaped_by),
             remote_code=self.trust,
         )
         usable = len(self.problems) == problems_before
@@ -377,6 +389,10 @@ class _Planner:
                 host=host,
                 target=self.target,
                 cached=usable and self.store.find(step.digest) is not None,
+                system=system,
+                requires=specifiers(pass_type.requires, host.device),
+                spreads=pass_type.spreads,
+                reads_hub=reads_hub(sources, data),
                 estimate=replace(estimate, output=estimate.output + facts.beside) if estimate is not None else None,
                 notes=tuple(notes),
                 surveys={
@@ -480,9 +496,8 @@ class _Planner:
             return None
         model, facts = self.unquantised
         host = self._place(self.workflow.engine.host, "engine.host")
-        self.unavailable += check_requirements(
-            metric_type.requires.get(facts.format, ()), f"recording {metric_type.type} of a {facts.format} model", where
-        )
+        system, needed = self._system_of(self.workflow.engine.host), metric_type.requires.get(facts.format, ())
+        self._check_place(host, system, needed, f"recording {metric_type.type} of a {facts.format} model", where)
         values = params.model_dump(mode="json")
         metric = {"index": 0, "name": metric_type.type, "type": metric_type.type}
         step = Step(
@@ -493,7 +508,7 @@ class _Planner:
             inputs={"model": model.identity},
             data={f"0.{key}": self._identify(config) for key, config in own.items()},
             device=host.device,
-            libraries=versions_of(tuple(sorted(metric_type.shaped_by))),
+            libraries=self._libraries(system, sorted(metric_type.shaped_by)),
             remote_code=self.trust,
         )
         if step.digest not in {each.digest for each in self.steps}:
@@ -509,6 +524,9 @@ class _Planner:
                     host=host,
                     target=self.target,
                     cached=not self.problems and self.store.find(step.digest) is not None,
+                    system=system,
+                    requires=specifiers(needed, host.device),
+                    reads_hub=reads_hub({"model": model}, own),
                 )
             )
         return Source(step=step.digest, identity=f"step:{step.digest}")
@@ -524,6 +542,7 @@ class _Planner:
         scripts: dict[str, str] = {}
         libraries, version = set[str](), 0
         machine = None
+        system, requires = self._system_of(self.workflow.engine.target), list[Requirement]()
         if facts.format is Format.PEFT:
             self._problem(
                 Problem(
@@ -558,9 +577,11 @@ class _Planner:
                 for problem in error.problems:
                     self._problem(self._placed(problem, f"evaluators.{evaluator}.metrics.{index}"))
                 continue
-            self.unavailable += check_requirements(
-                metric_type.requires.get(facts.format, ()), f"measuring {config.type} on a {facts.format} model", place
-            )
+            needed = metric_type.requires.get(facts.format, ())
+            requires += needed
+            if not system:
+                subject = f"measuring {config.type} on a {facts.format} model"
+                self.unavailable += check_requirements(needed, subject, place)
             own = {key: self.workflow.data_config(value) for key, value in data_references(params).items()}
             data |= {f"{index}.{key}": each for key, each in own.items()}
             if metric_type.check.__func__ is Metric.check.__func__:  # type: ignore[attr-defined]
@@ -587,9 +608,9 @@ class _Planner:
             libraries.update(metric_type.shaped_by)
             version += metric_type.version
             if metric_type.hardware_dependent:
-                machine = self.machine.fingerprint
+                machine = self._machine_of(self.workflow.engine.target).fingerprint
         provider = self.target.execution_provider
-        if facts.format in (Format.GENAI, Format.ONNX) and provider not in self.providers:
+        if not system and facts.format in (Format.GENAI, Format.ONNX) and provider not in self.providers:
             self.unavailable.append(
                 Problem(
                     f"the model is to be measured with {provider}, which is not installed here",
@@ -618,7 +639,7 @@ class _Planner:
             device=self.target.device,
             target=provider,
             machine=machine,
-            libraries=versions_of(tuple(sorted(libraries))),
+            libraries=self._libraries(system, sorted(libraries)),
             remote_code=self.trust,
         )
         self.steps.append(
@@ -633,6 +654,9 @@ class _Planner:
                 host=self.target,
                 target=self.target,
                 cached=not self.problems and self.store.find(step.digest) is not None,
+                system=system,
+                requires=specifiers(requires, self.target.device),
+                reads_hub=reads_hub(sources, data) or any(each["type"] == "lm_eval" for each in metrics),
                 surveys={
                     config.name: self.surveys[config.name] for config in data.values() if config.name in self.surveys
                 },
@@ -714,8 +738,9 @@ class _Planner:
     # Places and problems --------------------------------------------------------------------------------------------
 
     def _place(self, name: str | None, path: str) -> Accelerator:
+        name = name or runner_name(self.workflow, None)
         system = self.workflow.systems[name] if name is not None else System()
-        accelerator = place(system, self.machine)
+        accelerator = place(system, self._machine_of(name))
         if not accelerator.execution_provider:
             self._problem(
                 Problem(
@@ -726,6 +751,33 @@ class _Planner:
                 )
             )
         return accelerator
+
+    def _machine_of(self, name: str | None) -> Machine:
+        """Return the machine that Steps of a system run on."""
+        name = runner_name(self.workflow, name)
+        system = self.workflow.systems[name] if name is not None else System()
+        return machine_of(system) if is_away(system) else self.machine
+
+    def _check_place(
+        self, host: Accelerator, system: str, requires: Sequence[Requirement], subject: str, where: Location
+    ) -> None:
+        """Say what a Step needs that is not on this machine, if it runs here."""
+        machine = self._machine_of(system or None)
+        if not system or host.device == "npu":
+            self.unavailable += check_host(host, machine, self.loaded.locate("engine.host"))
+        if not system:
+            self.unavailable += check_requirements(requires, subject, where)
+
+    def _libraries(self, system: str, shaped_by: Sequence[str]) -> dict[str, str]:
+        """Return the versions of the libraries that shape a result, or what says them where it is made elsewhere."""
+        if system:
+            return environment_of(self.workflow.systems[system], self.store.digest_file)
+        return versions_of(shaped_by)
+
+    def _system_of(self, name: str | None) -> str:
+        """Return the name of the system that runs a Step; empty for this machine."""
+        name = runner_name(self.workflow, name)
+        return name if name is not None and self.workflow.systems[name].type != "LocalSystem" else ""
 
     def _check_folders(self, output_dir: Path) -> None:
         """Find out now, not after an hour, that a result could not be written."""

@@ -21,6 +21,16 @@ def versions_of(distributions: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def specifiers(requirements: Iterable[Requirement], device: str) -> tuple[str, ...]:
+    """Return requirements as ``pip`` takes them; of alternatives the one for ``device``."""
+    found = []
+    for requirement in requirements:
+        names = requirement.distribution.split("|")
+        for_gpu = [name for name in names if name.endswith(("-gpu", "-cuda"))]
+        found.append(f"{for_gpu[0] if device == 'gpu' and for_gpu else names[0]}{requirement.versions}")
+    return tuple(dict.fromkeys(found))
+
+
 def check_requirements(requirements: Iterable[Requirement], subject: str, where: Location) -> list[Problem]:
     """Return one problem per requirement that is missing or outside its tested range.
 

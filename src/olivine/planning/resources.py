@@ -108,7 +108,8 @@ def shortages(
         limit: ``engine.max_memory`` in bytes, if given.
     """
     found = []
-    waiting = [(step, step.estimate) for step in steps if not step.cached and step.estimate is not None]
+    here = [step for step in steps if not step.cached and not step.system]
+    waiting = [(step, step.estimate) for step in here if step.estimate is not None]
     for step, estimate in waiting:
         phase = max(estimate.phases, key=lambda name: estimate.phases[name], default="running")
         remedy = (estimate.remedy or "use a machine with more memory") + "; --force tries it all the same"

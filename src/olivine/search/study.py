@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from olivine.config.schema import SearchStrategy
-from olivine.engine.engine import Run, RunnerFactory, local_runner, new_run_dir, run_plan
+from olivine.engine.engine import Run, new_run_dir, run_plan
 from olivine.engine.result import Result
 from olivine.errors import OlivineError, Problem, StepError
 from olivine.evaluate import registry
@@ -30,6 +30,8 @@ from olivine.search.pareto import Objective, front, objectives_of, rank
 from olivine.search.space import FLOWS, Point, Space
 from olivine.search.trial import Journal, Trial
 from olivine.store import Store, digest_json
+from olivine.systems.registry import RunnerFactory
+from olivine.systems.registry import make_runner as runner_of
 
 if TYPE_CHECKING:
     from olivine.config import Loaded
@@ -48,13 +50,13 @@ def run_study(plan: Plan, store: Store, sink: EventSink, *, make_runner: RunnerF
         plan: of the first candidate, with the search in it.
         store: where results are looked up and kept, and the study's journal.
         sink: receives every event.
-        make_runner: how workers are started; the default runs them on this machine.
+        make_runner: what runs Steps at a site; the default is what the site's system says.
 
     Raises:
         OlivineError: every candidate failed, or the result could not be written.
         KeyboardInterrupt: the user stopped it; the same command goes on where it was.
     """
-    return _Study(plan, store, sink, make_runner or local_runner).run()
+    return _Study(plan, store, sink, make_runner or runner_of).run()
 
 
 class _Study:
@@ -84,7 +86,7 @@ class _Study:
         self.id = study_id(self.loaded)
         self.journal = Journal(store.root / "studies" / self.id)
         self.known: dict[str, Trial] = {}
-        self.idle: list[Runner] = []
+        self.idle: list[dict[str, Runner]] = []
         self.running = 0
 
     def run(self) -> Result:
@@ -99,8 +101,9 @@ class _Study:
             else:
                 self.pass_by_pass()
         finally:
-            for each in self.idle:
-                each.close()
+            for runners in self.idle:
+                for each in runners.values():
+                    each.close()
         return self.finish()
 
     def description(self) -> dict[str, Any]:
@@ -253,11 +256,11 @@ class _Study:
 
         def give_up() -> None:
             expired.set()
-            if run.runner is not None:
-                run.runner.abort()
+            for each in list(run.runners.values()):
+                each.abort()
 
         self.wait_for_memory()
-        run.runner = self.idle.pop() if self.idle else None
+        run.runners = self.idle.pop() if self.idle else {}
         timer = threading.Timer(limit, give_up)
         timer.daemon = True
         timer.start()
@@ -267,11 +270,11 @@ class _Study:
             timer.cancel()
             with self.emitting:
                 self.running -= 1
-            if run.runner is not None:
-                if expired.is_set():
-                    run.runner.close()
-                else:
-                    self.idle.append(run.runner)
+            if expired.is_set():
+                for each in run.runners.values():
+                    each.close()
+            else:
+                self.idle.append(run.runners)
 
     def wait_for_memory(self) -> None:
         """Wait until there is room for a candidate as large as the largest so far, or nothing else runs."""

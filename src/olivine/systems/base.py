@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,8 @@ class StepRequest:
         kind: ``pass`` or ``evaluate``.
         type: the pass; ``evaluate``; or ``record``, which keeps what a metric compares other models with.
         params: resolved parameters; those that name data configs hold the keys of ``data``.
-        inputs: folders by name.
+        digest: the Step's key in the Store.
+        inputs: folders by name; for a runner that is elsewhere, as :attr:`Runner.elsewhere` says.
         input_format: format of ``inputs["model"]``.
         data: data configs by parameter.
         output: an existing, empty folder for the result.
@@ -34,6 +35,9 @@ class StepRequest:
         identities: by input and by data parameter, a text that changes whenever the content does.
         max_memory: bytes that the worker and its children may take; above them the Step is stopped.
         log_level: what of the libraries' logging goes to ``log``, in the numbers of Python's logging.
+        requires: the packages that the worker needs, as ``pip`` takes them.
+        spreads: whether several processes can share the work.
+        hub: whether it reads the Hugging Face hub, and so may need its token.
     """
 
     name: str
@@ -53,6 +57,10 @@ class StepRequest:
     shared: str = ""
     identities: dict[str, str] = field(default_factory=dict)
     max_memory: int | None = None
+    digest: str = ""
+    requires: list[str] = field(default_factory=list)
+    spreads: bool = False
+    hub: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return the request as a JSON object."""
@@ -79,8 +87,36 @@ Report = Callable[[str, dict[str, Any]], None]
 """Receives what a running Step says: ``("progress", {...})`` or ``("note", {"text": ...})``."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """The user stopped waiting for work that goes on elsewhere.
+
+    Attributes:
+        text: what goes on, where, and how to come back to it or end it.
+        cancel: ends it.
+    """
+
+    def __init__(self, text: str, cancel: Callable[[], None]) -> None:
+        super().__init__(text)
+        self.text = text
+        self.cancel = cancel
+
+
+Deliver = Callable[[StepRequest, StepAnswer], None]
+"""Receives each Step's answer when its files are in ``output``."""
+
+
 class Runner(ABC):
-    """Runs Steps somewhere. Used as a context manager; leaving it ends whatever it started."""
+    """Runs Steps somewhere. Used as a context manager; leaving it ends whatever it started.
+
+    Attributes:
+        elsewhere: the runner sees to it itself that inputs get where they are used. Then an input is a folder here,
+            ``step:DIGEST`` (of the Store, or made by the same call), ``hub:ID@REVISION``, each with ``/SUBFOLDER`` or
+            without, or an address of a cloud.
+        together: consecutive Steps are better handed over at once, by :meth:`run_together`.
+    """
+
+    elsewhere: bool = False
+    together: bool = False
 
     @abstractmethod
     def run(self, request: StepRequest, report: Report, *, fresh: bool = False) -> StepAnswer:
@@ -95,6 +131,23 @@ class Runner(ABC):
             OlivineError: the Step failed; the problems say why.
             KeyboardInterrupt: passed on after the worker has been ended.
         """
+
+    def run_together(
+        self, requests: Sequence[StepRequest], report: Callable[[StepRequest], Report], deliver: Deliver
+    ) -> None:
+        """Run several Steps, of which later ones may use the results of earlier ones.
+
+        Args:
+            requests: in their order.
+            report: gives what receives a Step's reports.
+            deliver: called for each Step that is done, also if a later one fails.
+
+        Raises:
+            OlivineError: a Step failed.
+            Interrupted: the user stopped waiting.
+        """
+        for request in requests:
+            deliver(request, self.run(request, report(request)))
 
     def abort(self) -> None:
         """End the Step that is running, which hangs, from another thread: :meth:`run` then raises.

@@ -10,8 +10,9 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from olivine.errors import StepError
 from olivine.hardware.machine import this_machine
@@ -20,18 +21,37 @@ from olivine.systems.base import Failure, Report, Runner, StepAnswer, StepReques
 from olivine.systems.failures import beyond_limit, killed
 from olivine.systems.memory_watch import MemoryWatch
 
+if TYPE_CHECKING:
+    from olivine.systems.registry import Site
+
+
+def runner(site: Site) -> Runner:
+    """Return a runner whose workers run on this machine."""
+    return LocalRunner(site.log, give_token=bool(site.system.hf_token))
+
 
 class LocalRunner(Runner):
     """Runs Steps in worker processes on this machine.
 
     Args:
-        log: file for everything that workers and their libraries print, without secrets.
+        log: file, or an open text stream, for everything that workers and their libraries print, without secrets.
         give_token: whether workers may see the Hugging Face token of this environment.
+        environment: variables that workers get besides.
+        python: the interpreter that they run in.
     """
 
-    def __init__(self, log: Path, *, give_token: bool = False) -> None:
+    def __init__(
+        self,
+        log: Path | TextIO,
+        *,
+        give_token: bool = False,
+        environment: Mapping[str, str] | None = None,
+        python: str = sys.executable,
+    ) -> None:
         self._log = log
         self._give_token = give_token
+        self._environment = dict(environment or {})
+        self._python = python
         self._worker: subprocess.Popen[str] | None = None
         self._pump: threading.Thread | None = None
 
@@ -79,17 +99,17 @@ class LocalRunner(Runner):
         """Return the worker, a new one if there is none or it has ended."""
         if self._worker is not None and self._worker.poll() is None:
             return self._worker
-        self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._worker = self._spawn(environment_for_child(hub_token=self._give_token))
+        if isinstance(self._log, Path):
+            self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._worker = self._spawn(environment_for_child(hub_token=self._give_token) | self._environment)
         assert self._worker.stderr is not None
         self._pump = threading.Thread(target=_write_log, args=(self._worker.stderr, self._log), daemon=True)
         self._pump.start()
         return self._worker
 
-    @staticmethod
-    def _spawn(environment: dict[str, str]) -> subprocess.Popen[str]:
+    def _spawn(self, environment: dict[str, str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "olivine", "worker"],
+            [self._python, "-m", "olivine", "worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -139,8 +159,13 @@ class LocalRunner(Runner):
                     pipe.close()
 
 
-def _write_log(said: IO[str], log: Path) -> None:
+def _write_log(said: IO[str], log: Path | TextIO) -> None:
     """Write what a worker says to ``log`` until it ends; this process outlives the worker's crash."""
-    with said, open(log, "a", encoding="utf-8", buffering=1) as file:
+    if isinstance(log, Path):
+        with open(log, "a", encoding="utf-8") as file:
+            _write_log(said, file)
+        return
+    with said:
         for line in said:
-            file.write(redact(line))
+            log.write(redact(line))
+            log.flush()
