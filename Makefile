@@ -4,13 +4,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types check bench clean
+.PHONY: demo test azurite lint types check bench clean
 
 demo: $(STAMP)
 	cd examples/phrase-tone && PATH="$(CURDIR)/$(BIN):$$PATH" ./demo.sh
 
+# The tests of Azure store their blobs in Azurite; without npm they are skipped and say so.
+AZURITE := .azurite/node_modules/azurite/package.json
+
 test: $(STAMP)
+	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory azurite; fi
 	$(BIN)/python -m pytest -q -n logical --maxprocesses 4 --dist loadfile
+
+azurite: $(AZURITE)
+
+$(AZURITE):
+	npm install --prefix .azurite --no-audit --no-fund --no-update-notifier --loglevel=error azurite@3.35.0 || \
+		echo "Azurite could not be installed: the tests of Azure will be skipped"
 
 lint: $(STAMP)
 	$(BIN)/ruff check src tests examples benchmarks
