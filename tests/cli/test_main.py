@@ -67,3 +67,18 @@ def test_the_public_interface_is_lazy_but_complete() -> None:
         assert getattr(olivine, name) is not None
     assert callable(olivine.plan)
     assert callable(olivine.run)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("config", "show", "absent.yaml", "--debug"),
+        ("config", "--debug", "show", "absent.yaml"),
+        ("--debug", "config", "show", "absent.yaml"),
+    ],
+)
+def test_debug_shows_the_traceback_wherever_it_stands(arguments: tuple[str, ...]) -> None:
+    done = olivine(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert "absent.yaml" in done.stderr

@@ -10,6 +10,7 @@ from olivine.config import load
 from olivine.config.availability import unavailable
 from olivine.config.dialects.checkpoint_quantisers import QUANTISERS
 from olivine.config.loading import Loaded
+from olivine.errors import ConfigError
 from olivine.passes import known
 from olivine.passes.quantize.quantize import QuantizeParams
 
@@ -197,3 +198,9 @@ def test_mixed_precision_by_sensitivity_is_still_not_available() -> None:
     found = loaded(RECIPE | {"s": mixed})
     assert list(found.workflow.passes) == ["s", "g", "b"]
     assert [each.path for each in unavailable(found.workflow)] == ["passes.s"]
+
+
+@pytest.mark.parametrize("listed", [True, 7, "texts", {"texts": 1}])
+def test_data_configs_of_another_kind_are_the_files_error(listed: Any) -> None:
+    with pytest.raises(ConfigError, match="data_configs"):
+        loaded({"q": {"type": "Gptq", "data_config": "texts"}, "b": BUILD}, data_configs=listed)

@@ -27,7 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `olivine cache`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ls|why|verify|gc", parser_class=type(parser))
     cache = argparse.ArgumentParser(add_help=False)
-    cache.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
     cache.add_argument(
         "--cache-dir", default=DEFAULT_CACHE_DIR, metavar="DIR", help=f"the cache (default: {DEFAULT_CACHE_DIR})"
     )
@@ -65,7 +64,6 @@ def _add_why(actions: Any) -> None:
         allow_abbrev=False,
         description="Say for each Step whether its result is in the cache, and if not, which change makes it run.",
     )
-    why.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
     add_config_arguments(why)
 
 

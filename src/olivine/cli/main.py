@@ -39,6 +39,7 @@ VERBS: dict[str, str] = {
     "doctor": "look for what may keep Olivine from working here",
 }
 HIDDEN = ("worker",)
+DEBUG = "--debug"
 
 EXAMPLES = """\
 examples:
@@ -52,9 +53,11 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status (see :mod:`olivine.errors`)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = DEBUG in arguments  # wherever it stands: before the verb too, or behind the action of one
+    arguments = [each for each in arguments if each != DEBUG]
     verb = next((each for each in arguments if not each.startswith("-")), None)
     if verb in HIDDEN or (verb in VERBS and arguments[0] == verb):
-        return _run_verb(verb, arguments[1:])
+        return _run_verb(verb, arguments[1:], debug=debug or os.environ.get("OLIVINE_DEBUG") == "1")
     parser = _top_parser()
     if not arguments:
         parser.print_help()
@@ -94,7 +97,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"olivine: {message}.{hint} `{self.prog} --help` shows what there is.\n")
 
 
-def _run_verb(verb: str, arguments: Sequence[str]) -> int:
+def _run_verb(verb: str, arguments: Sequence[str], *, debug: bool) -> int:
     """Import the verb's module and run it."""
     # Pydantic would look through every installed package for plug-ins of its own; none is of use here.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
@@ -109,23 +112,22 @@ def _run_verb(verb: str, arguments: Sequence[str]) -> int:
     )
     module.add_arguments(parser)
     if verb not in HIDDEN:
-        parser.add_argument("--debug", action="store_true", help="show tracebacks")
+        parser.add_argument(DEBUG, action="store_true", help="show tracebacks")
     parsed = parser.parse_args(arguments)
     if verb in HIDDEN:
-        return _guarded(module, parsed)
+        return _guarded(module, parsed, debug=debug)
     from olivine.redaction import RedactedOutput
 
     # What a user's umask lets others write, they could change before it is used.
     os.umask(os.umask(0o022) | 0o022)
     with RedactedOutput():
-        return _guarded(module, parsed)
+        return _guarded(module, parsed, debug=debug)
 
 
-def _guarded(module: ModuleType, arguments: argparse.Namespace) -> int:
+def _guarded(module: ModuleType, arguments: argparse.Namespace, *, debug: bool) -> int:
     """Run a verb; every failure becomes one paragraph per problem and an exit status."""
     from olivine.errors import EXIT_FAILED, EXIT_INTERRUPTED, OlivineError
 
-    debug = bool(getattr(arguments, "debug", False)) or os.environ.get("OLIVINE_DEBUG") == "1"
     try:
         return int(module.run(arguments))
     except OlivineError as error:

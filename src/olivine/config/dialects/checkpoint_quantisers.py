@@ -199,9 +199,8 @@ def _data(document: Document, each: Section) -> None:
         )
         return
     listed = document.root.get("data_configs")
-    data = next(
-        (one for one in listed or () if isinstance(one, Section) and one.get("name") == name), Section(each.origin)
-    )
+    entries = [one for one in listed if isinstance(one, Section)] if isinstance(listed, list) else []
+    data = next((one for one in entries if one.get("name") == name), Section(each.origin))
     for key, new, otherwise in (("max_samples", "samples", 128), ("max_seq_len", "sequence_length", 1024)):
         if isinstance(data.get(key), int) and data[key] > 0:
             if each.get(new) is None:
