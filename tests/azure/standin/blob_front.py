@@ -113,6 +113,9 @@ class BlobHandler(Handler):
         while piece := (response.read(PIECE) if whole is None else whole[sent : sent + PIECE]):
             if self.faults.down:
                 return self.hang_up()
+            if fault is not None and fault.late and fault.action is not None and sent + len(piece) > fault.after:
+                fault.action()
+                fault = None
             if fault is not None and fault.kind in ("reset", "truncate", "flip") and sent + len(piece) > fault.after:
                 at = fault.after - sent
                 if fault.kind == "flip":

@@ -14,6 +14,7 @@ from standin.control_plane import ControlPlane
 from standin.egress import Egress
 from standin.estate import Compute, Datastore, Registry, Workspace
 from standin.faults import Faults
+from standin.hub import Hub
 from standin.identity_service import CLIENT_ID, CLIENT_SECRET, Identity, Vault
 from standin.image import build_image
 from standin.jobs import Jobs
@@ -46,6 +47,7 @@ class Cloud:
         self.storage = Storage(self.azurite.port, self.azurite.keys, self.certificates.authority)
         self.identity = Identity(self.tokens)
         self.vault = Vault(self.tokens)
+        self.hub = Hub()
         self.egress = Egress()
         self.arm = ControlPlane(self)
         front = attributes(("127.0.0.1", self.azurite.port), self.certificates.for_client(), self.tokens)
@@ -54,6 +56,7 @@ class Cloud:
             "arm": Server("arm", self.certificates, self.faults, self.arm.route),
             "identity": Server("identity", self.certificates, self.faults, self.identity.route),
             "vault": Server("vault", self.certificates, self.faults, self.vault.route),
+            "hub": Server("hub", self.certificates, self.faults, self.hub.route),
             "blob": Server("blob", self.certificates, self.faults, handler=BlobHandler, **front),
         }
         self.arm.base, self.identity.base = (
@@ -121,6 +124,7 @@ class Cloud:
         return {
             "HTTPS_PROXY": proxy, "https_proxy": proxy, "HTTP_PROXY": proxy, "http_proxy": proxy,
             "NO_PROXY": "", "no_proxy": "",
+            "HF_ENDPOINT": f"https://127.0.0.1:{self.servers['hub'].port}",
             "REQUESTS_CA_BUNDLE": trusted, "SSL_CERT_FILE": trusted, "CURL_CA_BUNDLE": trusted, "SSL_CERT_DIR": "",
         }  # fmt: skip
 
@@ -175,7 +179,7 @@ class Cloud:
     def gaps(self) -> dict[str, list[str]]:
         """Return what no test may leave behind; all lists are empty if all is well."""
         return {
-            "unknown routes": self.arm.unknown + self.identity.unknown + self.vault.unknown,
+            "unknown routes": self.arm.unknown + self.identity.unknown + self.vault.unknown + self.hub.unknown,
             "answers unlike their examples": self.arm.misshapen,
             "denied egress": self.egress.denied,
             "errors of the stand-in": self.failures,
@@ -189,7 +193,7 @@ class Cloud:
         self.jobs.drop_outputs.clear()
         for found in self.gaps().values():
             found.clear()
-        for each in (self.arm.unknown, self.identity.unknown, self.vault.unknown):
+        for each in (self.arm.unknown, self.identity.unknown, self.vault.unknown, self.hub.unknown):
             each.clear()
 
     def where_found(self, text: str) -> list[str]:

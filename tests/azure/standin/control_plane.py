@@ -293,11 +293,12 @@ class ControlPlane:
         owner: Workspace | Registry, kind: str, name: str, version: str, properties: dict[str, Any]
     ) -> dict[str, Any]:
         """Return an asset's version as the service answers it."""
+        scope = f"azureml://registries/{owner.name}" if isinstance(owner, Registry) else owner.arm
         filled = {key: properties.get(key) or {} for key in ("tags", "properties")}
         if kind == "models":
             filled["flavors"] = properties.get("flavors") or {}
         return {
-            "id": f"{owner.arm}/{kind}/{name}/versions/{version}", "name": version, "systemData": SYSTEM_DATA,
+            "id": f"{scope}/{kind}/{name}/versions/{version}", "name": version, "systemData": SYSTEM_DATA,
             "type": f"Microsoft.MachineLearningServices/{type(owner).__name__.lower()}s/{kind}/versions",
             "properties": {"isArchived": False, "isAnonymous": False, "provisioningState": "Succeeded"}
             | properties | filled,

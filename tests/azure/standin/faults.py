@@ -24,7 +24,8 @@ class Fault:
         kind: ``status`` answers with ``status`` and does nothing; ``reset`` resets the connection after ``after``
             bytes of the body; ``truncate`` ends it there in order; ``flip`` changes one byte there; ``stall`` sends
             nothing for ``seconds``; ``lose`` does what was asked, and resets instead of answering; ``call`` calls
-            ``action`` before the request is looked at (``late``: after it was done, before the answer).
+            ``action`` before the request is looked at (``late``: after it was done, before the answer,
+            and with storage after ``after`` bytes of it), and with ``drop`` resets the connection instead of going on.
         match: which requests.
         times: how many more of them.
         fired: how many it has struck.
@@ -39,6 +40,7 @@ class Fault:
     retry_after: str | None = None
     action: Callable[[], None] | None = None
     late: bool = False
+    drop: bool = False
     fired: int = 0
 
 
@@ -62,9 +64,10 @@ class Faults:
         retry_after: str | None = None,
         action: Callable[[], None] | None = None,
         late: bool = False,
+        drop: bool = False,
     ) -> Fault:
         """Let a fault strike the next ``times`` requests that match."""
-        fault = Fault(kind, re.compile(match), times, status, after, seconds, retry_after, action, late)
+        fault = Fault(kind, re.compile(match), times, status, after, seconds, retry_after, action, late, drop)
         with self._lock:
             self._faults.append(fault)
         return fault

@@ -238,7 +238,6 @@ class Jobs:
             "LANG": "C.UTF-8",
             "AZUREML_RUN_ID": job.name,
             "OMP_NUM_THREADS": "1",
-            "HF_HUB_OFFLINE": "1",
             "PIP_NO_INDEX": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             **self.cloud.network(),

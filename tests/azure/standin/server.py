@@ -37,7 +37,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer; ``body`` is JSON."""
+    """An answer; ``body`` is JSON, or bytes as they are."""
 
     status: int
     body: Any = None
@@ -98,6 +98,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             time.sleep(fault.seconds)
         elif fault.kind == "call" and not fault.late and fault.action is not None:
             fault.action()
+            if fault.drop:
+                self.hang_up()
+                return False
         elif fault.kind == "reset":
             self.hang_up()
             return False
@@ -109,7 +112,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def send(self, answer: Answer, fault: Fault | None) -> None:
         """Write an answer."""
-        body = b"" if answer.body is None else json.dumps(answer.body).encode()
+        content = answer.body
+        body = content if isinstance(content, bytes) else b"" if content is None else json.dumps(content).encode()
         self.send_response(answer.status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))
