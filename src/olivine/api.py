@@ -24,7 +24,7 @@ def plan(
     allow_scripts: Sequence[str | Path] = (),
     layout: str | None = None,
 ) -> Plan:
-    """Work out what a run would do, without doing it.
+    """Work out what a run would do, without doing it. Data that is elsewhere is fetched, models are only looked at.
 
     Args:
         config: a file (JSON or YAML, any dialect), or the same as a mapping; then paths are relative to the working
@@ -47,6 +47,7 @@ def plan(
         trust_remote_code=trust_remote_code,
         allow_scripts=allow_scripts,
         layout=layout,
+        fetch_models=False,
     )[0]
 
 
@@ -103,14 +104,22 @@ def prepare(
     allow_scripts: Sequence[str | Path] = (),
     layout: str | None = None,
     force: bool = False,
+    refresh: bool = False,
+    fetch_models: bool = True,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[Plan, Store]:
     """Load and plan, and return the plan with the Store it was made against.
 
     Args:
-        force: go on where memory or disk seem too small. The other arguments are those of :func:`plan`.
+        force: go on where memory or disk seem too small.
+        refresh: ask whether what was fetched from elsewhere has changed there.
+        fetch_models: fetch also models that are elsewhere, and not only data.
+        tell: receives a sentence now and then while something is fetched. The other arguments are those of
+            :func:`plan`.
     """
     from olivine.config import load
     from olivine.config.availability import refuse_unavailable
+    from olivine.storage.fetching import Fetcher
 
     if layout is not None:
         from olivine.engine.layouts import named
@@ -121,10 +130,20 @@ def prepare(
     refuse_unavailable(loaded)
     store = Store(Path(loaded.workflow.engine.cache_dir))
     scripts = [Path(each).expanduser() for each in allow_scripts]
+    fetcher = Fetcher(store, loaded.workflow.azureml_client, refresh, tell or (lambda text: None))
     if loaded.workflow.engine.search_strategy:
         from olivine.search.planning import plan_search
 
-        searched = plan_search(loaded, store, trust_remote_code=trust_remote_code, scripts=scripts)
+        searched = plan_search(
+            loaded,
+            store,
+            trust_remote_code=trust_remote_code,
+            scripts=scripts,
+            fetcher=fetcher,
+            fetch_models=fetch_models,
+        )
         return replace(searched, layout=layout), store
-    made = make_plan(loaded, store, trust_remote_code=trust_remote_code, scripts=scripts)
+    made = make_plan(
+        loaded, store, trust_remote_code=trust_remote_code, scripts=scripts, fetcher=fetcher, fetch_models=fetch_models
+    )
     return replace(check_resources(made, loaded, force=force), layout=layout), store

@@ -162,6 +162,7 @@ def _why(arguments: argparse.Namespace) -> int:
         dialect=arguments.dialect,
         trust_remote_code=arguments.trust_remote_code,
         allow_scripts=arguments.allow_script,
+        fetch_models=False,
     )
     found = [reason(step, store, {each.digest: each.name for each in plan.steps}) for step in plan.steps]
     for warning in store.warnings:

@@ -137,7 +137,7 @@ def _add_plan(report: dict[str, Any], loaded: Loaded) -> None:
 
     report["plan"] = {"steps": [], "notes": [], "problems": []}
     try:
-        plan = make_plan(loaded, Store(Path(loaded.workflow.engine.cache_dir)))
+        plan = make_plan(loaded, Store(Path(loaded.workflow.engine.cache_dir)), fetch_models=False)
     except OlivineError as error:
         report["plan"]["problems"] = [_problem(each) for each in error.problems]
         report["exit"] = EXIT_UNAVAILABLE if isinstance(error, UnavailableError) else EXIT_INVALID

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from olivine.cli.run import add_config_arguments, config_of
+from olivine.cli.run import add_config_arguments, config_of, tell
 
 if TYPE_CHECKING:
     from olivine.planning import Plan, PlannedStep
@@ -37,6 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
         allow_scripts=arguments.allow_script,
         layout=arguments.layout,
         force=arguments.force,
+        refresh=arguments.refresh,
+        fetch_models=False,
+        tell=tell,
     )
     show(plan, as_json=arguments.json)
     if arguments.show_data and not arguments.json:

@@ -109,6 +109,7 @@ def listed(text: str | None) -> list[str] | None:
 def carry_out(verb: str, workflow: dict[str, Any], arguments: argparse.Namespace) -> int:
     """Show the configuration, write it if asked to, and run it."""
     from olivine.api import execute, prepare
+    from olivine.cli.run import tell
     from olivine.cli.view import make_view
     from olivine.config.overrides import apply_overrides
     from olivine.config.writing import SCHEMA_URL, to_yaml
@@ -117,7 +118,9 @@ def carry_out(verb: str, workflow: dict[str, Any], arguments: argparse.Namespace
     apply_overrides(workflow, arguments.overrides)
     if not arguments.json:
         print(f"# olivine {verb} stands for this configuration:\n{to_yaml(workflow)}", flush=True)
-    plan, store = prepare(workflow, trust_remote_code=arguments.trust_remote_code)
+    plan, store = prepare(
+        workflow, trust_remote_code=arguments.trust_remote_code, fetch_models=not arguments.dry_run, tell=tell
+    )
     if arguments.write_config:
         file = Path(arguments.write_config)
         head = f"# yaml-language-server: $schema={SCHEMA_URL}\n# From: olivine {verb}\n"

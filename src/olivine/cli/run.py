@@ -27,6 +27,9 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         help="lay out the output folder as a release of Olive did: olive-0.6, olive-0.7, olive-0.8, olive-0.10",
     )
     parser.add_argument("--force", action="store_true", help="go on although memory or disk seem too small")
+    parser.add_argument(
+        "--refresh", action="store_true", help="ask whether what was fetched from elsewhere has changed there"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line for machines")
 
 
@@ -51,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `olivine run`."""
     add_config_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="only plan: the same as `olivine plan`")
+
+
+def tell(text: str) -> None:
+    """Say how far a fetch is, beside what the verb prints."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def config_of(arguments: argparse.Namespace) -> str:
@@ -88,6 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
         allow_scripts=arguments.allow_script,
         layout=arguments.layout,
         force=arguments.force,
+        refresh=arguments.refresh,
+        tell=tell,
     )
     with make_view(plan, as_json=arguments.json, stream=sys.stdout) as view:
         result = execute(plan, store, view)

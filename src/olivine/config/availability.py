@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from olivine.config.loading import Loaded
 
 RUNNABLE_MODELS = frozenset({"HfModel", "ONNXModel"})
-ELSEWHERE = ("azureml://", "https://", "http://", "abfss://", "wasbs://", "s3://", "gs://")
-"""Addresses that nothing here fetches."""
 
 
 @dataclass(frozen=True)
@@ -102,14 +100,23 @@ def _model(model: InputModel, path: str) -> Iterator[Finding]:
             "quantising while loading is not available",
             remedy="let QLoRA or ModelBuilder quantise",
         )
-    if model.model_path.startswith(ELSEWHERE):
-        yield _address(model.model_path, f"{path}.model_path", "model")
+    for key in ("model_path", "adapter_path"):
+        yield from _address(getattr(model, key) or "", f"{path}.{key}", "model")
 
 
-def _address(address: str, path: str, kind: str) -> Finding:
-    return Finding(
-        path, kind, address, f"{address} cannot be fetched yet", remedy="download it, and give the path on this machine"
-    )
+def _address(address: str, path: str, kind: str) -> Iterator[Finding]:
+    """Yield an address of a kind that nothing here fetches."""
+    from olivine.storage.addresses import SCHEMES
+
+    scheme = address.partition("://")[0].lower()
+    if "://" in address and scheme not in (*SCHEMES, "azureml"):
+        yield Finding(
+            path,
+            kind,
+            address,
+            f"{scheme}:// cannot be fetched",
+            remedy="download it, and give the path on this machine; or use https, azureml, abfs, s3, gs or hf",
+        )
 
 
 def _systems(workflow: Workflow) -> Iterator[Finding]:
@@ -308,9 +315,16 @@ def _data_config(config: DataConfig, path: str) -> Iterator[Finding]:
             remedy="filter them before, or choose them by split",
         )
     files = [config.data_files] if isinstance(config.data_files, str) else config.data_files or []
-    for address in [*files, config.data_name or ""]:
-        if address.startswith("azureml://"):
-            yield _address(address, f"{path}.data_files", "data")
+    for address in files:
+        yield from _address(address, f"{path}.data_files", "data")
+    if "://" in (config.data_name or ""):
+        yield Finding(
+            f"{path}.data_name",
+            "data",
+            str(config.data_name),
+            "a saved data set is not fetched from an address",
+            remedy="give its files as data_files",
+        )
 
 
 def _engine(workflow: Workflow) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from olivine.config.placeholders import is_placeholder
-from olivine.config.schema import DataConfig, InputModel, Workflow
+from olivine.config.schema import AzureMLClient, DataConfig, InputModel, System, Workflow
 
 FILE_FORMATS = frozenset({"json", "jsonl", "csv", "parquet", "text"})
 _SHORT_ID = re.compile(r"^[A-Za-z0-9][\w.-]*$")
@@ -44,6 +44,8 @@ def make_absolute(workflow: Workflow, base: Path, *, olive: bool) -> Workflow:
                     "adapter_path": input_path(model.adapter_path) if model.adapter_path is not None else None,
                 }
             ),
+            "azureml_client": _client_absolute(workflow.azureml_client, input_path),
+            "systems": {name: _system_absolute(system, input_path) for name, system in workflow.systems.items()},
             "data_configs": [_data_absolute(config, input_path, [base, here]) for config in workflow.data_configs],
             "engine": engine.model_copy(
                 update={
@@ -84,6 +86,17 @@ def _data_absolute(config: DataConfig, input_path, folders: list[Path]) -> DataC
         if os.path.exists(local) or "/" in name or name.startswith("."):
             update["data_name"] = local
     return config.model_copy(update=update) if update else config
+
+
+def _client_absolute(client: AzureMLClient | None, input_path) -> AzureMLClient | None:  # type: ignore[no-untyped-def]
+    if client is None or client.aml_config_path is None:
+        return client
+    return client.model_copy(update={"aml_config_path": input_path(client.aml_config_path)})
+
+
+def _system_absolute(system: System, input_path) -> System:  # type: ignore[no-untyped-def]
+    client = _client_absolute(system.azureml_client_config, input_path)
+    return system if client is None else system.model_copy(update={"azureml_client_config": client})
 
 
 def _file(text: str, input_path) -> str:  # type: ignore[no-untyped-def]

@@ -254,6 +254,9 @@ class Accelerator(Node):
     """Its memory, in bytes or like ``4GB``."""
 
 
+Auth = Literal["default", "cli", "managed_identity", "workload_identity", "service_principal", "interactive"]
+
+
 class AzureMLClient(Node):
     """An Azure Machine Learning workspace, and how to reach it."""
 
@@ -271,10 +274,23 @@ class AzureMLClient(Node):
     """How often a failed request is made again."""
     operation_retry_interval: int | None = None
     """Seconds before the first of them."""
+    auth: Auth = "default"
+    """Who asks. ``default``: what azure-identity finds (environment, workload or managed identity, ``az login`` ...).
+    ``service_principal`` is read from ``AZURE_TENANT_ID``, ``AZURE_CLIENT_ID`` and ``AZURE_CLIENT_SECRET``. A browser
+    is opened for ``interactive`` only."""
+    tenant_id: str | None = None
+    """Tenant to sign in to, if not the account's own."""
+    client_id: str | None = None
+    """The managed or workload identity, where there are several."""
     default_auth_params: dict[str, Any] | None = None
     """Arguments of ``DefaultAzureCredential``."""
     keyvault_name: str | None = None
     """Key vault with the Hugging Face token."""
+    cloud: str | None = None
+    """``AzureCloud``, ``AzureUSGovernment``, ``AzureChinaCloud``, or a name for what ``cloud_metadata`` describes."""
+    cloud_metadata: dict[str, str] | None = None
+    """Addresses of another cloud, as the SDK takes them: ``resource_manager``, ``active_directory``,
+    ``storage_endpoint`` ... Tokens are sent there."""
 
 
 SystemType = Literal["LocalSystem", "AzureML", "Docker", "PythonEnvironment", "IsolatedORT"]

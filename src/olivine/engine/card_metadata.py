@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olivine.engine.values import Value
+from olivine.storage.addresses import called, is_address
 
 if TYPE_CHECKING:
     from olivine.engine.result import Result
@@ -114,7 +115,9 @@ def quantised_bits(attributes: Sequence[Mapping[str, Any]]) -> int | None:
 
 
 def model_name(path: str) -> str:
-    """Return the last part of a path or hub id."""
+    """Return the last part of a path or hub id, or what an address calls the model."""
+    if is_address(path):
+        return called(path)
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 

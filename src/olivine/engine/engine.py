@@ -317,6 +317,15 @@ class Run:
             found = source.path
         elif source.step is not None:
             found = self.artifacts[source.step].path
+        elif source.address is not None:
+            if source.address not in self.fetched:
+                from olivine.storage.fetching import Fetcher
+                from olivine.storage.selection import model_files
+
+                fetcher = Fetcher(self.store, self.plan.workflow.azureml_client)
+                fetcher.tell = lambda text: self.emit("note", text=text)
+                self.fetched[source.address] = fetcher.fetch(source.address, model_files).path
+            found = self.fetched[source.address]
         else:
             assert source.hub is not None
             if source.hub not in self.fetched:
@@ -462,7 +471,8 @@ class Run:
             return None
         sources = self.plan.steps[0].sources
         source = sources.get("base", sources["model"])
-        return None if source.hub is not None and source.hub not in self.fetched else self.folder(source)
+        elsewhere = source.hub or source.address
+        return None if elsewhere is not None and elsewhere not in self.fetched else self.folder(source)
 
     def emit(self, event: str, step: str = "", **data: Any) -> None:
         """Tell the sink, and keep it in the run's folder once there is one."""

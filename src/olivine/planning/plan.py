@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from olivine.config import Loaded
     from olivine.data.rows import Survey
     from olivine.search.planning import Search
+    from olivine.storage.fetching import Fetcher
     from olivine.store import Store
 
 
@@ -167,28 +168,44 @@ def make_plan(
     trust_remote_code: bool = False,
     scripts: Collection[Path] = (),
     machine: Machine | None = None,
+    fetcher: Fetcher | None = None,
+    fetch_models: bool = True,
 ) -> Plan:
     """Make the Plan of a loaded configuration.
 
     Args:
         loaded: the configuration; its paths are absolute.
-        store: asked for what it holds; nothing is written to it but the digests of files that were read.
+        store: asked for what it holds; nothing is written to it but the digests of files that were read, and what is
+            fetched from elsewhere.
         trust_remote_code: whether the user allowed code that comes with the model to run, for this run.
         scripts: Python files of metrics that the user allowed to run, for this run.
         machine: what runs it; this machine unless a test says otherwise.
+        fetcher: fetches what the configuration names by an address; by default one that says nothing.
+        fetch_models: whether a model is fetched, too, and not only looked at.
 
     Raises:
         PlanError: with everything that is known to be wrong, not only the first.
         UnavailableError: the same, if all that is wrong is missing here (packages, devices, the hub).
     """
-    return _Planner(loaded, store, trust_remote_code, scripts, machine or this_machine()).plan()
+    if fetcher is None:
+        from olivine.storage.fetching import Fetcher
+
+        fetcher = Fetcher(store, loaded.workflow.azureml_client)
+    return _Planner(loaded, store, trust_remote_code, scripts, machine or this_machine(), fetcher, fetch_models).plan()
 
 
 class _Planner:
     """Holds what accumulates while a plan is made: problems, notes, and the model as it is so far."""
 
     def __init__(
-        self, loaded: Loaded, store: Store, trust_remote_code: bool, scripts: Collection[Path], machine: Machine
+        self,
+        loaded: Loaded,
+        store: Store,
+        trust_remote_code: bool,
+        scripts: Collection[Path],
+        machine: Machine,
+        fetcher: Fetcher,
+        fetch_models: bool,
     ) -> None:
         self.loaded = loaded
         self.workflow: Workflow = loaded.workflow
@@ -196,6 +213,9 @@ class _Planner:
         self.trust = trust_remote_code
         self.scripts = frozenset(each.resolve() for each in scripts)
         self.machine = machine
+        self.fetcher = fetcher
+        self.fetch_models = fetch_models
+        self.data_here: dict[str, DataConfig] = {}
         self.problems: list[Problem] = []
         self.unavailable: list[Problem] = []
         self.notes: list[str] = []
@@ -266,13 +286,30 @@ class _Planner:
     def _input_model(self) -> tuple[Source, ModelFacts, Source | None]:
         """Return the model that goes in, what is known of it, and its base if it is an adapter."""
         from olivine.models.checkpoint import read_checkpoint
-        from olivine.models.hub import locate
+        from olivine.models.hub import Located, locate
+        from olivine.models.mlflow import MLMODEL, checkpoint_in
+        from olivine.storage.addresses import is_address
 
         given = self.workflow.input_model
         path = "input_model.model_path"
         unknown = Source(identity="unknown"), ModelFacts(Format.HF), None
+        known: Mapping[str, str] = {}
         try:
-            located = locate(given.model_path, given.load_kwargs.revision)
+            if is_address(given.model_path):
+                from olivine.planning.elsewhere import Absent, model_here
+
+                found = model_here(given, self.fetcher, self._note, code=self.trust, fetch=self.fetch_models)
+                if isinstance(found, Absent):
+                    self.notes.append(found.note)
+                    where = self.loaded.locate(path)
+                    return Source(address=found.address, identity=found.identity, where=where), unknown[1], None
+                located, known = Located(found.path, None), found.sha256
+            else:
+                located = locate(given.model_path, given.load_kwargs.revision)
+            if located.path is not None and (located.path / MLMODEL).is_file():
+                folder, notes = checkpoint_in(located.path, self.store.shared_dir)
+                located = Located(folder, None)
+                self.notes.extend(notes)
         except OlivineError as error:
             self._error(error, path)
             return unknown
@@ -294,7 +331,8 @@ class _Planner:
             identity = f"hub:{given.model_path}@{located.revision}"
         else:
             # Only what shapes the model: a link in the folder may lead to the whole disk.
-            files = [[str(each.relative_to(located.path)), self.store.digest_file(each)] for each in checkpoint.files]
+            names = {each: str(each.relative_to(located.path)) for each in checkpoint.files}
+            files = [[name, known.get(name) or self.store.digest_file(each)] for each, name in names.items()]
             identity = f"files:{digest_json(files)}"
         source = Source(path=located.path, identity=identity)
         facts = ModelFacts(
@@ -318,6 +356,14 @@ class _Planner:
         if given.adapter_path is None:
             return source, facts, None
         adapter = Path(given.adapter_path)
+        if is_address(given.adapter_path):
+            from olivine.planning.elsewhere import adapter_here
+
+            try:
+                adapter = adapter_here(given.adapter_path, self.fetcher, self._note)
+            except OlivineError as error:
+                self._error(error, "input_model.adapter_path")
+                return source, replace(facts, format=Format.PEFT), source
         if not (adapter / "adapter_config.json").is_file():
             self._problem(
                 Problem(
@@ -349,7 +395,7 @@ class _Planner:
         if facts.format not in pass_type.accepts:
             self._problem(self._chain_problem(name, pass_type.type, pass_type.accepts, facts.format, where))
         params = pass_type.params_type.model_validate(config.params)
-        named = {key: self.workflow.data_config(value) for key, value in data_references(params).items()}
+        named = {key: self._data_config(value) for key, value in data_references(params).items()}
         machine = self._machine_of(config.host or self.workflow.engine.host)
         context = PlanContext(facts, host, self.target, machine.has_bf16(host.device), named)
         params, notes = pass_type.resolve(params, context)
@@ -357,7 +403,7 @@ class _Planner:
             self._problem(self._placed(problem, f"passes.{name}"))
         system = self._system_of(config.host or self.workflow.engine.host)
         self._check_place(host, system, pass_type.requires, f"the pass {pass_type.type}", where)
-        data = {key: self.workflow.data_config(value) for key, value in data_references(params).items()}
+        data = {key: self._data_config(value) for key, value in data_references(params).items()}
         for each in data.values():
             self._check_data(each)
             self._check_lengths(each, facts)
@@ -428,6 +474,22 @@ class _Planner:
         return Problem(f"{type_name} takes {wanted}, but {producer} gives {given}", where, remedy=remedy)
 
     # Data -----------------------------------------------------------------------------------------------------------
+
+    def _data_config(self, name: str) -> DataConfig:
+        """Return a data config whose files are on this machine: what is elsewhere is fetched, once."""
+        if name not in self.data_here:
+            from olivine.planning.elsewhere import data_here
+
+            config = self.workflow.data_config(name)
+            try:
+                config = data_here(config, self.fetcher, self._note)
+            except OlivineError as error:
+                self._error(error, f"data_configs.{name}.data_files")
+                # It is said once; rows that are not here need not be missed, too.
+                self.checked.add(name)
+                self.identities[name] = None
+            self.data_here[name] = config
+        return self.data_here[name]
 
     def _check_data(self, config: DataConfig) -> None:
         """Check a data config and its rows, once."""
@@ -582,7 +644,7 @@ class _Planner:
             if not system:
                 subject = f"measuring {config.type} on a {facts.format} model"
                 self.unavailable += check_requirements(needed, subject, place)
-            own = {key: self.workflow.data_config(value) for key, value in data_references(params).items()}
+            own = {key: self._data_config(value) for key, value in data_references(params).items()}
             data |= {f"{index}.{key}": each for key, each in own.items()}
             if metric_type.check.__func__ is Metric.check.__func__:  # type: ignore[attr-defined]
                 for each in own.values():
@@ -807,6 +869,10 @@ class _Planner:
             return problem
         key = problem.where.path if problem.where is not None else None
         return replace(problem, where=self.loaded.locate(f"{path}.{key}" if key else path))
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
 
     def _problem(self, problem: Problem) -> None:
         if problem not in self.problems:

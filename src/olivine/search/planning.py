@@ -16,6 +16,7 @@ from olivine.search.space import Space, is_searched, space_of
 
 if TYPE_CHECKING:
     from olivine.config import Loaded
+    from olivine.storage.fetching import Fetcher
     from olivine.store import Store
 
 LOOKED_AT = 50
@@ -31,9 +32,17 @@ class Search:
 
 
 def plan_search(
-    loaded: Loaded, store: Store, *, trust_remote_code: bool = False, scripts: Collection[Path] = ()
+    loaded: Loaded,
+    store: Store,
+    *,
+    trust_remote_code: bool = False,
+    scripts: Collection[Path] = (),
+    fetcher: Fetcher | None = None,
+    fetch_models: bool = True,
 ) -> Plan:
     """Return the plan of the first candidate that can be planned, with the search in it.
+
+    The arguments are those of :func:`olivine.planning.plan.make_plan`.
 
     Raises:
         ConfigError: the search has nothing to go by, or a choice that is none.
@@ -92,8 +101,13 @@ def plan_search(
     for point in points:
         try:
             plan = make_plan(
-                replace(loaded, workflow=space.at(point)), store, trust_remote_code=trust_remote_code, scripts=scripts
-            )  # fmt: skip
+                replace(loaded, workflow=space.at(point)),
+                store,
+                trust_remote_code=trust_remote_code,
+                scripts=scripts,
+                fetcher=fetcher,
+                fetch_models=fetch_models,
+            )
         except OlivineError as error:
             first = first or error
         else:
