@@ -1,78 +1,179 @@
-"""What `olivine plan` estimates, beside what the run then takes: peak memory and bytes of each pass.
+"""What `olivine plan` estimates, beside what the run then takes: peak memory, disk, bytes of the result, time.
 
-    python benchmarks/estimates.py [--shape pico half mini] [--folder MODELS]
+    python benchmarks/estimates.py [--shape pico half mini] [--only lora merge ...] [--folder MODELS]
 
-For each shape a random Phi-3 checkpoint goes through LoRA (one step of 512 tokens) and through ModelBuilder with
-int4, each in a worker of its own, so that none inherits another's memory. ``mini`` (3.8B) takes 16 GB of memory to
-train.
+For each shape a random Phi-3 checkpoint goes through the cases below, each pass in a worker of its own, so that none
+inherits another's memory. Before that `olivine doctor` measures the machine, so that times can be told; earlier runs of
+the same passes do not count, for every case has a cache of its own. ``mini`` (3.8B) takes 16 GB of memory to train and
+7.6 GB of disk; `--only merge builder quantize` takes 2 GB of memory.
+
+Memory and bytes are the same on a busy machine; times are not.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 from quantize import SHAPES, write_checkpoint
 
 SHAPES["pico"] = {"hidden": 256, "layers": 4, "heads": 8, "key_heads": 8, "intermediate": 512, "vocabulary": 32064}
+
 LORA = {
     "type": "LoRA",
     "r": 8,
     "target_modules": ["o_proj", "qkv_proj"],
     "train_data_config": "text",
-    "training_args": {"max_steps": 1, "per_device_train_batch_size": 1, "gradient_checkpointing": True},
+    "training_args": {"max_steps": 2, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2},
 }
+CHECKPOINTING = LORA | {"training_args": {**LORA["training_args"], "gradient_checkpointing": True}}  # type: ignore[dict-item]
+CALIBRATED = {"type": "Quantize", "method": "gptq", "samples": 16, "sequence_length": 256}
+PERPLEXITY = {"type": "perplexity", "data_config": "text", "max_seq_len": 512, "max_tokens": 1024}
+SPEED = {"type": "speed", "prompt_tokens": 64, "new_tokens": 16, "repeats": 3}
 BUILDER = {"type": "ModelBuilder", "precision": "int4"}
 
+CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+    "lora": ({"lora": LORA}, []),
+    "checkpointing": ({"lora": CHECKPOINTING}, []),
+    "merge": ({"adapter": {}, "merge": {"type": "MergeAdapterWeights"}}, []),
+    "merge-float32": ({"adapter": {}, "merge": {"type": "MergeAdapterWeights", "torch_dtype": "float32"}}, []),
+    "builder": ({"builder": BUILDER}, []),
+    "builder-loaded": ({"builder": BUILDER | {"int4_algo_config": "rtn"}}, []),
+    "quantize": ({"quantize": {"type": "Quantize"}}, []),
+    "calibrated": ({"quantize": CALIBRATED}, []),
+    "evaluate": ({}, [PERPLEXITY, SPEED]),
+    "evaluate-genai": ({"builder": BUILDER}, [PERPLEXITY, SPEED]),
+}
+"""Passes and metrics by name. ``adapter`` stands for one of random weights, which takes no training."""
 
-def compared(folder: Path, shape: str, passes: dict[str, Any]) -> None:
-    """Plan and run ``passes`` on the checkpoint of ``shape``, and print a row for each."""
-    project = Path(tempfile.mkdtemp(dir=folder, prefix="run-"))
-    (project / "text.jsonl").write_text((json.dumps({"text": "ab cd ef gh " * 40}) + "\n") * 64)
-    workflow = {
-        "input_model": {"model_path": str(folder / shape)},
-        "data_configs": [{"name": "text", "data_files": "text.jsonl", "max_seq_len": 512}],
-        "passes": passes,
+
+class DiskWatch(threading.Thread):
+    """Sees the most bytes that a folder has held while it runs."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(daemon=True)
+        self.folder, self.peak, self.over = folder, 0, threading.Event()
+
+    def run(self) -> None:
+        """Look until told to end."""
+        while not self.over.wait(0.1):
+            self.peak = max(self.peak, _bytes(self.folder))
+
+
+def _bytes(folder: Path) -> int:
+    """Return the bytes of the files in a folder; some go while it is looked through."""
+    total = 0
+    for file in folder.rglob("*"):
+        try:
+            total += file.stat().st_blocks * 512 if file.is_file() and not file.is_symlink() else 0
+        except OSError:
+            continue
+    return total
+
+
+def random_adapter(model: Path, folder: Path) -> None:
+    """Write a LoRA adapter of random weights for the attention of the checkpoint in ``model``."""
+    import torch
+    from safetensors.torch import save_file
+
+    config = json.loads((model / "config.json").read_text())
+    hidden, size = config["hidden_size"], config["hidden_size"] // config["num_attention_heads"]
+    outputs = {
+        "qkv_proj": size * (config["num_attention_heads"] + 2 * config["num_key_value_heads"]),
+        "o_proj": hidden,
     }
+    tensors = {}
+    for layer in range(config["num_hidden_layers"]):
+        for name, rows in outputs.items():
+            key = f"base_model.model.model.layers.{layer}.self_attn.{name}"
+            tensors[f"{key}.lora_A.weight"] = torch.randn(8, hidden) * 0.01
+            tensors[f"{key}.lora_B.weight"] = torch.randn(rows, 8) * 0.01
+    folder.mkdir()
+    save_file(tensors, folder / "adapter_model.safetensors")
+    adapter = {"peft_type": "LORA", "r": 8, "lora_alpha": 8, "target_modules": list(outputs), "task_type": "CAUSAL_LM"}
+    (folder / "adapter_config.json").write_text(json.dumps(adapter))
+
+
+def compared(folder: Path, shape: str, case: str) -> None:
+    """Plan and run a case on the checkpoint of ``shape``, and print a row for each Step."""
+    passes, metrics = CASES[case]
+    project = Path(tempfile.mkdtemp(dir=folder, prefix="run-"))
+    cache = project / ".olivine-cache"
+    (project / "text.jsonl").write_text((json.dumps({"text": "ab cd ef gh " * 40}) + "\n") * 64)
+    model: dict[str, Any] = {"model_path": str(folder / shape)}
+    if "adapter" in passes:
+        random_adapter(folder / shape, project / "adapter")
+        model["adapter_path"] = "adapter"
+    workflow: dict[str, Any] = {
+        "version": 1,
+        "input_model": model,
+        "data_configs": [{"name": "text", "data_files": "text.jsonl", "max_seq_len": 512}],
+        "passes": {name: value for name, value in passes.items() if value},
+    }
+    if metrics:
+        workflow["evaluators"] = {"measure": {"metrics": metrics}}
+        workflow["engine"] = {"evaluator": "measure", "evaluate_input_model": not passes}
     (project / "workflow.json").write_text(json.dumps(workflow))
     command = [sys.executable, "-m", "olivine"]
-    given: dict[str, Any] = {"cwd": project, "capture_output": True, "text": True, "check": True}
-    planned = subprocess.run([*command, "plan", "workflow.json", "--json", "--force"], **given)
+    given: dict[str, Any] = {"cwd": project, "capture_output": True, "text": True}
+    cache.mkdir()
+    subprocess.run([*command, "doctor"], check=False, **given)
+    started = time.perf_counter()
+    planned = subprocess.run([*command, "plan", "workflow.json", "--json", "--force"], check=True, **given)
+    planning = time.perf_counter() - started
     estimates = {step["name"]: step["estimate"] for step in json.loads(planned.stdout)["steps"]}
-    ran = subprocess.run([*command, "run", "workflow.json", "--json", "--force"], **given)
+    before, watch = _bytes(cache), DiskWatch(cache)
+    watch.start()
+    ran = subprocess.run([*command, "run", "workflow.json", "--json", "--force"], check=False, **given)
+    watch.over.set()
+    watch.join()
+    if ran.returncode not in (0, 4):
+        print(f"| {shape} | {case} | failed: {ran.stdout.splitlines()[-1][:300]}", flush=True)
+        return
+    disk = max(1, watch.peak - before)
     for event in map(json.loads, ran.stdout.splitlines()):
         if event["event"] != "step-done":
             continue
-        made = project / ".olivine-cache" / "artifacts" / event["digest"][:2] / event["digest"] / "files"
+        made = cache / "artifacts" / event["digest"][:2] / event["digest"] / "files"
         size = sum(file.stat().st_size for file in made.rglob("*") if file.is_file())
         estimate = estimates[event["step"]]
-        memory, output = estimate["memory_bytes"] / event["peak_memory"], estimate["output_bytes"] / size
-        print(
-            f"| {shape} | {event['type']} | {event['peak_memory'] / 1e6:.0f} MB | {memory:.2f} | {size / 1e6:.1f} MB | "
-            f"{output:.2f} | {event['seconds']:.1f} s |",
-            flush=True,
-        )
+        told = [f"{event['peak_memory'] / 1e6:.0f} MB", f"{estimate['memory_bytes'] / event['peak_memory']:.2f}"]
+        if event["type"] == "evaluate":
+            told += ["", "", "", ""]
+        else:
+            both = estimate["output_bytes"] + estimate["temporary_bytes"]
+            told += [f"{size / 1e6:.1f} MB", f"{estimate['output_bytes'] / size:.2f}"]
+            told += ["", ""] if metrics else [f"{disk / 1e6:.1f} MB", f"{both / disk:.2f}"]
+        ratio = f"{estimate['seconds'] / event['seconds']:.2f}" if estimate["seconds"] else ""
+        told += [f"{event['seconds']:.1f} s", ratio, f"{planning:.2f} s"]
+        print(f"| {shape} | {case} | {event['type']} | {' | '.join(told)} |", flush=True)
+    shutil.rmtree(project)
 
 
 def main() -> None:
     """Read the command line and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", nargs="+", default=["pico", "half"], choices=list(SHAPES))
+    parser.add_argument("--only", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "olivine-estimates")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    print("| shape | pass | peak memory | estimate / truth | result | estimate / truth | time |")
-    print("|---" * 7 + "|")
+    what = ["shape", "case", "type", "peak memory", "est./truth", "result", "est./truth", "disk", "est./truth"]
+    print("| " + " | ".join([*what, "time", "est./truth", "planned in"]) + " |")
+    print("|---" * (len(what) + 3) + "|")
     for shape in given.shape:
         if not (given.folder / shape).is_dir():
             write_checkpoint(given.folder / shape, shape)
-        compared(given.folder, shape, {"lora": LORA})
-        compared(given.folder, shape, {"builder": BUILDER})
+        for case in given.only:
+            compared(given.folder, shape, case)
 
 
 if __name__ == "__main__":

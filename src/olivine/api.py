@@ -48,6 +48,7 @@ def plan(
         allow_scripts=allow_scripts,
         layout=layout,
         fetch_models=False,
+        read_weights=False,
     )[0]
 
 
@@ -107,15 +108,17 @@ def prepare(
     refresh: bool = False,
     fetch_models: bool = True,
     tell: Callable[[str], None] | None = None,
+    read_weights: bool = True,
 ) -> tuple[Plan, Store]:
     """Load and plan, and return the plan with the Store it was made against.
 
     Args:
-        force: go on where memory or disk seem too small.
+        force: go on where memory or disk seem too small, or the model too large for its target.
         refresh: ask whether what was fetched from elsewhere has changed there.
         fetch_models: fetch also models that are elsewhere, and not only data.
-        tell: receives a sentence now and then while something is fetched. The other arguments are those of
-            :func:`plan`.
+        tell: receives a sentence now and then while something is fetched.
+        read_weights: see :func:`olivine.planning.plan.make_plan`; a plan that is to be run needs it. The other
+            arguments are those of :func:`plan`.
     """
     from olivine.config import load
     from olivine.config.availability import refuse_unavailable
@@ -141,9 +144,16 @@ def prepare(
             scripts=scripts,
             fetcher=fetcher,
             fetch_models=fetch_models,
+            read_weights=read_weights,
         )
-        return replace(searched, layout=layout), store
+        return replace(check_resources(searched, loaded, force=force), layout=layout), store
     made = make_plan(
-        loaded, store, trust_remote_code=trust_remote_code, scripts=scripts, fetcher=fetcher, fetch_models=fetch_models
+        loaded,
+        store,
+        trust_remote_code=trust_remote_code,
+        scripts=scripts,
+        fetcher=fetcher,
+        fetch_models=fetch_models,
+        read_weights=read_weights,
     )
     return replace(check_resources(made, loaded, force=force), layout=layout), store

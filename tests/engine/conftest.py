@@ -14,10 +14,12 @@ PLUGIN = '''
 """A pass that copies the model, and misbehaves on request."""
 
 import os, shutil, signal, time
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from olivine.passes.base import Format, Params, Pass, PassResult
+from olivine.passes.estimate import Estimate
 
 
 class CopyParams(Params):
@@ -38,6 +40,11 @@ class Copy(Pass[CopyParams]):
     produces = Format.HF
     params_type = CopyParams
 
+    @classmethod
+    def estimate(cls, params, context, data):
+        found = super().estimate(params, context, data)
+        return replace(found, lighter=(("mark: less", Estimate({"copying": 2_000_000})),))
+
     def run(self, params, context):
         if params.journal:
             with open(params.journal, "a") as file:
@@ -49,6 +56,8 @@ class Copy(Pass[CopyParams]):
         if params.behave == "exhaust":
             raise MemoryError
         if params.behave == "die":
+            held = bytearray(b"1") * 400_000_000
+            time.sleep(1)
             os.kill(os.getpid(), signal.SIGKILL)
         if params.behave == "fill":
             raise OSError(28, "No space left on device")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -201,5 +202,21 @@ def test_a_step_that_takes_more_memory_than_it_may_is_stopped(project) -> None:
     assert stopped.returncode == 1, stopped.stdout
     assert "first was stopped: it took 0.6" in said
     assert "engine.max_memory allows 0.60 GB" in said
-    assert "passes.first" in said
+    assert "in passes.first set mark: less (2 MB)" in said
     assert not project.output.exists()
+
+
+@pytest.mark.parametrize(
+    ("behave", "what"),
+    [("die", "the worker of first was killed (signal 9), "), ("exhaust", "first ran out of memory")],
+)
+def test_running_out_of_memory_is_told_with_the_peak_and_what_takes_less(project, behave: str, what: str) -> None:
+    project.write(first={"behave": behave})
+    failed = project.olivine("run", "workflow.json")
+    said = " ".join(failed.stderr.split())
+    assert failed.returncode == 1
+    assert what in said
+    peak = re.search(r"[Ii]t held (\d+|\d\.\d) (MB|GB) at most", said)
+    assert peak is not None, said
+    assert float(peak[1]) * (1000 if peak[2] == "GB" else 1) > (400 if behave == "die" else 20)
+    assert "In passes.first set mark: less (2 MB)" in said

@@ -1,7 +1,7 @@
 """Look for what may keep Olivine from working here, and say what to do about it.
 
-Looks at Python and packages, the processor, GPUs, memory, disk, the execution providers (a tiny model runs on each),
-the hub's login and the cache. Nothing is downloaded or sent.
+Looks at Python and packages, the processor, GPUs, memory, how fast they are, disk, the execution providers (a tiny
+model runs on each), the hub's login and the cache. Nothing is downloaded or sent.
 
 Exit status: 0 if nothing is wrong, 3 if something is broken.
 """

@@ -34,6 +34,7 @@ VERBS: dict[str, str] = {
     "compare": "show runs beside each other",
     "cache": "list, explain, verify, and collect what earlier runs made",
     "passes": "list the passes, or show one with all its parameters",
+    "targets": "list the machines that models may ship to, and what is missing for each here",
     "config": "check configurations, upgrade old ones, show what they mean",
     "study": "look into searches: the front, the pick and why, every trial",
     "doctor": "look for what may keep Olivine from working here",

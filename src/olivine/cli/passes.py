@@ -1,4 +1,4 @@
-"""List the passes that are installed, or show one: what it does, takes and gives, and every parameter."""
+"""List the passes and what is missing here for each; or show one: what it does, takes and gives, every parameter."""
 
 from __future__ import annotations
 
@@ -41,7 +41,17 @@ def run(arguments: argparse.Namespace) -> int:
     for found in types:
         takes = "/".join(sorted(found.accepts))
         print(f"{found.type:<{width}}  {takes} -> {found.produces}: {found.summary}")
+        for what, remedy in _missing(found):
+            print(f"{'':<{width}}  cannot run here: {what}; {remedy}")
     return 0
+
+
+def _missing(found: Any) -> list[tuple[str, str]]:
+    """Return what a pass needs and this environment lacks, each with the remedy."""
+    from olivine.errors import Location
+    from olivine.planning.requirements import check_requirements
+
+    return [(problem.what, problem.remedy) for problem in check_requirements(found.requires, "it", Location())]
 
 
 def _as_json(found: Any) -> dict[str, Any]:
@@ -54,6 +64,8 @@ def _as_json(found: Any) -> dict[str, Any]:
         "accepts": sorted(found.accepts),
         "produces": str(found.produces),
         "requires": [requirement.distribution for requirement in found.requires],
+        "runs_here": not (missing := _missing(found)),
+        "missing": [{"what": what, "remedy": remedy} for what, remedy in missing],
         "parameters": documented_schema(found.params_type),
     }
 
@@ -66,6 +78,10 @@ def _sheet(found: Any) -> list[str]:
     lines += [f"takes {'/'.join(sorted(found.accepts))}, gives {found.produces}"]
     if found.reference_url:
         lines.append(f"after {found.reference_url}")
+    missing = _missing(found)
+    lines += [f"cannot run here: {what}; {remedy}" for what, remedy in missing]
+    if not missing:
+        lines.append("what it needs is installed here")
     lines += ["", "parameters:"]
     docs = field_docs(found.params_type)
     for name, field in found.params_type.model_fields.items():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from olivine.cli.run import add_config_arguments, config_of, tell
 
 if TYPE_CHECKING:
     from olivine.planning import Plan, PlannedStep
+    from olivine.planning.durations import Durations
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         refresh=arguments.refresh,
         fetch_models=False,
         tell=tell,
+        read_weights=False,
     )
     show(plan, as_json=arguments.json)
     if arguments.show_data and not arguments.json:
@@ -58,13 +60,17 @@ def show(plan: Plan, *, as_json: bool) -> None:
 
 def plan_as_json(plan: Plan) -> dict[str, Any]:
     """Return a plan for machines."""
-    rates = _rates(plan)
+    durations = _durations(plan)
     return {
         "dialect": plan.dialect,
         "file": str(plan.file) if plan.file else None,
         "cache_dir": str(plan.cache_dir),
         "output_dir": str(plan.output_dir),
         "notes": list(plan.notes),
+        "unread_bytes": plan.unread,
+        "target": plan.fit.as_json() if plan.fit is not None else None,
+        "total": _total(plan, durations),
+        "search": _search(plan, durations),
         "steps": [
             {
                 "name": step.name,
@@ -85,7 +91,7 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
                     }
                     for name, survey in step.surveys.items()
                 },
-                "estimate": _estimate(step, rates),
+                "estimate": _estimate(step, durations),
                 "notes": list(step.notes),
             }
             for step in plan.steps
@@ -99,17 +105,23 @@ def _lines(plan: Plan) -> list[str]:
     lines += [f"  note: {note}" for note in plan.notes]
     lines.append("")
     width = max(len(step.name) for step in plan.steps)
-    rates = _rates(plan)
+    durations = _durations(plan)
     for number, step in enumerate(plan.steps, 1):
         state = "in the cache" if step.cached else f"runs on {step.host.device}"
         kind = step.step.type if step.step.kind == "pass" else "measure"
         lines.append(f"{number}. {step.name:<{width}}  {kind}: {step.consumes} -> {step.produces}  [{state}]")
-        lines += [f"     {line}" for line in _details(step, rates)]
-    lines += ["", f"cache   {plan.cache_dir}", f"output  {plan.model_dir} ({plan.final_format})"]
+        lines += [f"     {line}" for line in _details(step, durations)]
+    total = _total(plan, durations)
+    lines += ["", f"in all  {', '.join(_figures(total))}"] if total is not None else [""]
+    if (found := _search(plan, durations)) is not None:
+        lines.append(f"search  {', '.join(_figures(found))}, for {found['points']} candidates at most")
+    if plan.fit is not None and plan.target is not None:
+        lines.append(f"target  {plan.target.name}: {plan.fit.sentence()}")
+    lines += [f"cache   {plan.cache_dir}", f"output  {plan.model_dir} ({plan.final_format})"]
     return lines
 
 
-def _details(step: PlannedStep, rates: dict[str, float]) -> list[str]:
+def _details(step: PlannedStep, durations: Durations) -> list[str]:
     lines = []
     for name, survey in step.surveys.items():
         if survey.rows is None:
@@ -121,46 +133,79 @@ def _details(step: PlannedStep, rates: dict[str, float]) -> list[str]:
         lines += [f"note: {note}" for note in survey.notes]
     if step.step.kind == "evaluate":
         lines.append("metrics: " + ", ".join(metric["name"] for metric in step.step.params["metrics"]))
-    if not step.cached and (found := _estimate(step, rates)) is not None:
+    if not step.cached and (found := _estimate(step, durations)) is not None:
         lines.append("takes " + ", ".join(_figures(found)))
     lines += [f"note: {note}" for note in step.notes]
     return lines
 
 
-def _rates(plan: Plan) -> dict[str, float]:
-    """Return what the Store tells of the time that passes take."""
-    from olivine.planning.resources import seconds_by_type
+def _durations(plan: Plan) -> Durations:
+    """Return what tells how long Steps take here."""
+    from olivine.hardware.machine import this_machine
+    from olivine.planning.durations import Durations
     from olivine.store import Store
 
-    return seconds_by_type(Store(plan.cache_dir)) if plan.cache_dir.is_dir() else {}
+    return Durations(Store(plan.cache_dir), this_machine())
 
 
-def _estimate(step: PlannedStep, rates: dict[str, float]) -> dict[str, Any] | None:
+def _estimate(step: PlannedStep, durations: Durations) -> dict[str, Any] | None:
     """Return what a Step is estimated to take."""
-    from olivine.planning.resources import estimated_seconds
-
     if step.estimate is None:
         return None
     return {
         "memory_bytes": step.estimate.memory,
         "memory_bytes_by_phase": dict(step.estimate.phases),
-        "vram_bytes": step.estimate.vram,
+        "vram_bytes": step.estimate.gpu_memory,
+        "vram_bytes_by_phase": dict(step.estimate.vram),
         "output_bytes": step.estimate.output,
         "temporary_bytes": step.estimate.temporary,
-        "seconds": estimated_seconds(step.estimate, step.step.type, rates),
+        "seconds": durations.seconds(step.estimate, step.step.type),
+    }
+
+
+def _total(plan: Plan, durations: Durations) -> dict[str, Any] | None:
+    """Return what the Steps that are to be run take together: the peak of memory, and sums of the rest."""
+    return _sum([step for step in plan.steps if not step.cached], durations)
+
+
+def _search(plan: Plan, durations: Durations) -> dict[str, Any] | None:
+    """Return what a search takes at most: every candidate made and measured, prefixes that they share once."""
+    if plan.search is None or not plan.search.steps:
+        return None
+    found = _sum(plan.search.steps, durations)
+    if found is None:
+        return None
+    share = plan.search.share
+    scaled = {key: found[key] and found[key] * share for key in ("seconds", "output_bytes")}
+    return found | scaled | {"points": plan.search.points}
+
+
+def _sum(steps: Sequence[PlannedStep], durations: Durations) -> dict[str, Any] | None:
+    estimates = [(step.estimate, step.step.type) for step in steps if step.estimate is not None]
+    if not estimates:
+        return None
+    seconds = [durations.seconds(estimate, kind) for estimate, kind in estimates]
+    known = [each for each in seconds if each is not None]
+    return {
+        "memory_bytes": max(estimate.memory for estimate, _ in estimates),
+        "vram_bytes": max(estimate.gpu_memory for estimate, _ in estimates),
+        "output_bytes": sum(estimate.output for estimate, _ in estimates),
+        "temporary_bytes": max(estimate.temporary for estimate, _ in estimates),
+        "seconds": sum(known) if len(known) == len(steps) else None,
     }
 
 
 def _figures(found: dict[str, Any]) -> Iterator[str]:
     from olivine.engine.words import duration
-    from olivine.planning.resources import gigabytes
+    from olivine.planning.amounts import gigabytes
 
     yield f"about {gigabytes(found['memory_bytes'])} of memory"
     if found["vram_bytes"]:
         yield f"{gigabytes(found['vram_bytes'])} of GPU memory"
-    yield f"{gigabytes(found['output_bytes'] + found['temporary_bytes'])} of disk"
-    if found["seconds"] is not None:
-        yield duration(found["seconds"])
+    disk = found["output_bytes"] + found["temporary_bytes"]
+    if disk:
+        yield f"{gigabytes(disk)} of disk"
+    yield duration(found["seconds"]) if found["seconds"] is not None else "a time that is not known yet"
 
 
 def _show_data(plan: Plan, count: int) -> None:

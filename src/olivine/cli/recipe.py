@@ -23,7 +23,12 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
 def add_target_arguments(parser: argparse.ArgumentParser, *, default: str | None = "cpu") -> None:
     """Add where the model ships to."""
     said = "default: cpu" if default else "default: no such model is built"
-    parser.add_argument("--target", choices=list(TARGETS), default=default, help=f"where the model ships to ({said})")
+    parser.add_argument(
+        "--target",
+        default=default,
+        metavar="NAME",
+        help=f"where the model ships to: {', '.join(TARGETS)}, or with its memory: cpu-4gb, cuda-24gb ({said})",
+    )
     parser.add_argument(
         "--precision",
         choices=("fp32", "fp16", "bf16", "int8", "int4"),
@@ -70,6 +75,9 @@ def add_running_arguments(parser: argparse.ArgumentParser, *, output: str = "mod
     )
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="let Python code that comes with the model run, for this run"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="go on where memory or disk seem too small, or the model for its target"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line for machines")
 
@@ -119,7 +127,12 @@ def carry_out(verb: str, workflow: dict[str, Any], arguments: argparse.Namespace
     if not arguments.json:
         print(f"# olivine {verb} stands for this configuration:\n{to_yaml(workflow)}", flush=True)
     plan, store = prepare(
-        workflow, trust_remote_code=arguments.trust_remote_code, fetch_models=not arguments.dry_run, tell=tell
+        workflow,
+        trust_remote_code=arguments.trust_remote_code,
+        force=arguments.force,
+        read_weights=not arguments.dry_run,
+        fetch_models=not arguments.dry_run,
+        tell=tell,
     )
     if arguments.write_config:
         file = Path(arguments.write_config)

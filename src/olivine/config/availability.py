@@ -121,7 +121,7 @@ def _address(address: str, path: str, kind: str) -> Iterator[Finding]:
 
 def _systems(workflow: Workflow) -> Iterator[Finding]:
     engine = workflow.engine
-    asked = {engine.host, engine.target, workflow.workflow_host}
+    asked = {engine.host, engine.target_system, workflow.workflow_host}
     asked |= {config.host for _, config in _each_pass(workflow)}
     for name, system in workflow.systems.items():
         if name in asked and system.type != "LocalSystem" and not is_placeholder(system.type):

@@ -18,6 +18,7 @@ from olivine.config.overrides import apply_overrides
 from olivine.config.parsing import KeyPath, lines_of, read
 from olivine.config.paths import make_absolute
 from olivine.config.placeholders import blamed, is_placeholder, validated
+from olivine.config.profiles import KINDS, profile, with_named_target
 from olivine.config.references import has_references, resolve_references
 from olivine.config.schema import SCHEMA_VERSION, MetricConfig, PassConfig, Workflow, gather
 from olivine.config.secrets import find_secrets
@@ -166,7 +167,7 @@ def load(
     )
     resolved = _resolve(workflow, places)
     return Loaded(
-        workflow=make_absolute(resolved, base, olive=found.name != dialects.CANONICAL),
+        workflow=with_named_target(make_absolute(resolved, base, olive=found.name != dialects.CANONICAL)),
         notes=notes,
         dialect=found.name,
         evidence=found.evidence,
@@ -385,7 +386,9 @@ def _check_references(canonical: Mapping[str, Any], places: Places) -> list[Prob
     engine = canonical.get("engine")
     if isinstance(engine, dict):
         check(engine.get("host"), systems, "systems", ("engine", "host"))
-        check(engine.get("target"), systems, "systems", ("engine", "target"))
+        if not isinstance(engine.get("target"), str) or profile(engine["target"]) is None:
+            named = [*systems, *KINDS]
+            check(engine.get("target"), named, "systems or targets", ("engine", "target"))
         check(engine.get("evaluator"), evaluators, "evaluators", ("engine", "evaluator"))
     for name, value in _items(canonical.get("passes")):
         for index, each in enumerate(value if isinstance(value, list) else [value]):

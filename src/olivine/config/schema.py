@@ -308,7 +308,11 @@ class System(Node):
     execution_provider_path: str | None = None
     """Library that holds the execution provider; kept."""
     memory: int | str | None = None
-    """Memory of the processor, in bytes or like ``4GB``; kept."""
+    """Memory of the processor, in bytes or like ``4GB``. The plan says whether the model fits a target that has it."""
+    context_length: int | None = Field(default=None, ge=1)
+    """Tokens of prompt and answer together that have to fit a target's memory; default: 4096, or what the model has."""
+    compute_capability: float | None = Field(default=None, gt=0)
+    """CUDA compute capability of a target's GPU (``8.6``): below 8.0 there is no bfloat16."""
     more_accelerators: list[Accelerator] | None = None
     """Further processors or execution providers, each for a model of its own; not available yet."""
     hf_token: bool = False
@@ -372,7 +376,10 @@ class System(Node):
 _MADE = frozenset({"olive_managed_env", "requirements_file"})
 SYSTEM_KEYS: dict[str, frozenset[str]] = {
     "all": frozenset(
-        {"type", "device", "execution_provider", "execution_provider_path", "memory", "more_accelerators", "hf_token"}
+        {
+            "type", "device", "execution_provider", "execution_provider_path", "memory", "context_length",
+            "compute_capability", "more_accelerators", "hf_token",
+        }
     ),
     "LocalSystem": frozenset(),
     "AzureML": _MADE | {
@@ -608,8 +615,10 @@ class Engine(Node):
 
     host: str | None = None
     """System that passes run on; default: this machine."""
-    target: str | None = None
-    """System that the model ships to, and that metrics are measured on; default: this machine."""
+    target: str | System | None = None
+    """Machine that the model ships to, and that metrics are measured on: a system, a profile that ``olivine targets``
+    lists (``cpu-4gb``, ``cuda-24gb``), or a description in place: ``{device, execution_provider, memory}``. Default:
+    this machine."""
     evaluator: str | None = None
     """Evaluator for the input model and the final model."""
     evaluate_input_model: bool = True
@@ -631,6 +640,12 @@ class Engine(Node):
     takes more all the same is stopped before the system stops something else."""
     log_severity_level: int = Field(default=1, ge=0, le=4)
     """How much of what libraries log goes to the run's log file: 0 everything, 4 only fatal errors."""
+
+    @property
+    def target_system(self) -> str | None:
+        """The name of the target among the systems; loading has put there what is described in place, and profiles."""
+        assert not isinstance(self.target, System)
+        return self.target
 
 
 class Tracking(Node):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from olivine.doctor.finding import Finding, State
 from olivine.engine.words import memory, size
-from olivine.hardware.machine import Machine
+from olivine.hardware.machine import Machine, cpu_features
 from olivine.hardware.memory import free_memory_bytes
 from olivine.hardware.packages import installed_version
 
@@ -29,7 +30,12 @@ def check_machine(machine: Machine) -> list[Finding]:
 
 
 def _processor(machine: Machine) -> Finding:
-    text = f"{machine.processor}, {machine.cores} core{'s' if machine.cores != 1 else ''}"
+    features = cpu_features()
+    told = f" ({', '.join(features)})" if features else ""
+    text = f"{machine.processor}, {machine.cores} core{'s' if machine.cores != 1 else ''}{told}"
+    if platform.machine().lower() in ("x86_64", "amd64") and features and "avx2" not in features:
+        remedy = "run it on a processor of the last ten years, or be patient"
+        return Finding("machine", "processor", State.WARNING, f"{text}: no AVX2, so quantised models are slow", remedy)
     if machine.cpu_has_bf16:
         return Finding("machine", "processor", State.OK, f"{text}, multiplies bfloat16 in hardware")
     return Finding(
@@ -62,6 +68,7 @@ def _gpus(machine: Machine) -> Iterator[Finding]:
         return
     for gpu in machine.gpus:
         text = f"{gpu.name}, {memory(gpu.memory_bytes)}, compute capability {gpu.capability}"
+        text += f", driver {gpu.driver}" if gpu.driver else ""
         yield Finding("machine", "GPU", State.OK, text)
     torch = installed_version("torch")  # with its build: 2.13.0+cpu
     if torch is not None and torch.endswith("+cpu"):

@@ -16,6 +16,8 @@ from olivine.engine.result import Result, StepResult
 from olivine.errors import Location, OlivineError, StepError
 from olivine.evaluate.goals import INPUT, Verdict, goals_of, judge, sentence, to_measure_again
 from olivine.events import Event, EventSink
+from olivine.hardware.machine import this_machine
+from olivine.planning.durations import EFFORT, MACHINE
 from olivine.planning.parts import part_of
 from olivine.planning.plan import EVALUATE_INPUT, Plan, PlannedStep, Source
 from olivine.redaction import redacted
@@ -55,6 +57,8 @@ def run_plan(
         OlivineError: a Step failed, or its result could not be written. Nothing that existed is lost.
         KeyboardInterrupt: the user stopped it; workers have been ended.
     """
+    if plan.unread:
+        raise ValueError("a plan without the digests of the model's files cannot be run; prepare it with read_weights")
     run = Run(plan, store, sink, new_run_dir(plan), make_runner or runner_of)
     run.search = search
     run.started = run.started if started is None else started
@@ -203,7 +207,7 @@ class Run:
             step=planned.step.model_dump(mode="json") | {"name": planned.name},
             inputs=dict(planned.step.inputs),
             metrics=answer.metrics,
-            attributes=answer.attributes | ({"work": planned.estimate.work} if planned.estimate else {}),
+            attributes=answer.attributes | self.amounts(planned),
             history=answer.history,
             seconds=answer.seconds,
             peak_memory=answer.peak_memory,
@@ -266,6 +270,13 @@ class Run:
     def told_of_waiting(self, name: str) -> Callable[[int | None], None]:
         """Return what tells that another process makes a Step now."""
         return lambda pid: self.emit("step-waiting", name, pid=pid)
+
+    @staticmethod
+    def amounts(planned: PlannedStep) -> dict[str, Any]:
+        """Return what tells later plans how long such a Step takes on this machine."""
+        if planned.estimate is None or not planned.estimate.effort:
+            return {}
+        return {EFFORT: planned.estimate.effort.as_json(), MACHINE: this_machine().fingerprint}
 
     def ask(self, planned: PlannedStep, request: StepRequest, *, fresh: bool) -> StepAnswer:
         """Have a runner do it, passing on what it reports."""

@@ -12,12 +12,13 @@ from pydantic import Field
 from olivine.config.schema import DataConfig
 from olivine.errors import DataError, Location, OlivineError, Problem
 from olivine.evaluate.answers import answers as answers_to
-from olivine.evaluate.base import Metric, MetricContext
+from olivine.evaluate.base import Metric, MetricContext, Workload
 from olivine.evaluate.exact_match import share_noise
 from olivine.evaluate.formats import REQUIRES, SHAPED_BY, TEXT_FORMATS
 from olivine.evaluate.opened import opened
 from olivine.evaluate.texts import prompt_template, read_cases
 from olivine.passes.base import Format, Params, Requirement
+from olivine.passes.estimate import DataSize
 
 if TYPE_CHECKING:
     from olivine.models.text import TextModel
@@ -95,6 +96,19 @@ class Accuracy(Metric[AccuracyParams]):
             return find_problems(config, columns=(*template.columns, params.label_col))
         except OlivineError as error:
             return list(error.problems)
+
+    @classmethod
+    def workload(cls, params: AccuracyParams, sizes: Mapping[str, DataSize]) -> Workload | None:
+        """See :meth:`Metric.workload`; about every second prompt has the length of another, and answers end early."""
+        size = sizes.get("data_config")
+        if size is None:
+            return None
+        rows = min(size.rows, params.max_rows or size.rows)
+        longest = params.batch_size * (size.tokens_per_row + params.max_new_tokens)
+        if params.answer_by == "generate":
+            return Workload(rows * size.tokens_per_row, rows * params.max_new_tokens / 2, longest)
+        choices = len(params.labels or ()) or 4
+        return Workload(rows * choices * size.tokens_per_row, 0.0, size.tokens_per_row, scored=True)
 
     @classmethod
     def noise(cls, value: str, values: Mapping[str, Any]) -> float:

@@ -15,8 +15,9 @@ from typing import Any, ClassVar, Generic
 from olivine.config.schema import DataConfig
 from olivine.errors import ConfigError, Location, Problem
 from olivine.passes.base import Accelerator, Format, Params, ParamsT, Progress, Requirement
+from olivine.passes.estimate import DataSize
 
-__all__ = ["RECORDING", "Metric", "MetricContext", "Params"]
+__all__ = ["RECORDING", "Metric", "MetricContext", "Params", "Workload"]
 
 RECORDING = "recording."
 """What an input's name begins with if it is the recording that a metric compares with; the metric's index follows."""
@@ -44,6 +45,25 @@ class MetricContext:
     progress: Progress
     trust_remote_code: bool = False
     recording: Path | None = None
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a metric has the model compute, for the plan's estimate.
+
+    Attributes:
+        read: tokens of prompts and texts that go in.
+        passes: times that the model is run for one token each, or for one each of a batch.
+        longest: tokens that it holds at a time, over all sequences of a batch.
+        scored: whether the logits of every token are looked at.
+        loads: whether the model is loaded at all.
+    """
+
+    read: float = 0.0
+    passes: float = 0.0
+    longest: float = 0.0
+    scored: bool = False
+    loads: bool = True
 
 
 class Metric(ABC, Generic[ParamsT]):
@@ -94,6 +114,15 @@ class Metric(ABC, Generic[ParamsT]):
                     f"{name} has no settings of its own: {', '.join(config)}", where=Location(path="sub_types")
                 )
         return params
+
+    @classmethod
+    def workload(cls, params: ParamsT, sizes: Mapping[str, DataSize]) -> Workload | None:
+        """Return what it has the model compute, ``None`` if nobody can tell. Called by ``plan``.
+
+        Args:
+            sizes: how much is in the data configs, by the parameter that names them, as far as that is known.
+        """
+        return None
 
     @classmethod
     def script(cls, params: ParamsT) -> str | None:

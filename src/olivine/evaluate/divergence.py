@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from olivine.errors import DataError, ModelError
-from olivine.evaluate.base import Metric, MetricContext
+from olivine.evaluate.base import Metric, MetricContext, Workload
 from olivine.evaluate.formats import REQUIRES, SHAPED_BY, TEXT_FORMATS
 from olivine.evaluate.opened import opened
 from olivine.evaluate.texts import read_texts
 from olivine.passes.base import Format, Params, Requirement
+from olivine.passes.estimate import DataSize
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,6 +73,16 @@ class Divergence(Metric[DivergenceParams]):
     shaped_by: ClassVar[tuple[str, ...]] = SHAPED_BY
     compares: ClassVar[bool] = True
     cost: ClassVar[int] = 1
+
+    @classmethod
+    def workload(cls, params: DivergenceParams, sizes: Mapping[str, DataSize]) -> Workload | None:
+        """See :meth:`Metric.workload`."""
+        size = sizes.get("data_config")
+        if size is None:
+            return None
+        rows = min(size.rows, params.max_rows or size.rows)
+        tokens = min(params.max_tokens, rows * min(size.tokens_per_row, params.max_seq_len))
+        return Workload(read=tokens, longest=min(size.tokens_per_row * 2, params.max_seq_len), scored=True)
 
     def record(self, params: DivergenceParams, context: MetricContext, output: Path) -> dict[str, Any]:
         """Keep the likeliest tokens of every prediction in ``output``: see :meth:`Metric.record`."""

@@ -11,11 +11,12 @@ from pydantic import Field
 from olivine.config.schema import DataConfig
 from olivine.errors import OlivineError, Problem
 from olivine.evaluate.answers import answers
-from olivine.evaluate.base import Metric, MetricContext
+from olivine.evaluate.base import Metric, MetricContext, Workload
 from olivine.evaluate.formats import REQUIRES, SHAPED_BY, TEXT_FORMATS
 from olivine.evaluate.opened import opened
 from olivine.evaluate.texts import prompt_template, read_cases
 from olivine.passes.base import Format, Params, Requirement
+from olivine.passes.estimate import DataSize
 
 
 class ExactMatchParams(Params):
@@ -70,6 +71,16 @@ class ExactMatch(Metric[ExactMatchParams]):
             return find_problems(config, columns=(*template.columns, params.answer_col))
         except OlivineError as error:
             return list(error.problems)
+
+    @classmethod
+    def workload(cls, params: ExactMatchParams, sizes: Mapping[str, DataSize]) -> Workload | None:
+        """See :meth:`Metric.workload`."""
+        size = sizes.get("data_config")
+        if size is None:
+            return None
+        rows = min(size.rows, params.max_rows or size.rows)
+        longest = params.batch_size * (size.tokens_per_row + params.max_new_tokens)
+        return Workload(rows * size.tokens_per_row, rows * params.max_new_tokens / 2, longest)
 
     @classmethod
     def noise(cls, value: str, values: Mapping[str, Any]) -> float:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from olivine.errors import DataError
-from olivine.evaluate.base import Metric, MetricContext
+from olivine.evaluate.base import Metric, MetricContext, Workload
 from olivine.evaluate.formats import REQUIRES, SHAPED_BY, TEXT_FORMATS
 from olivine.evaluate.opened import opened
 from olivine.evaluate.texts import read_texts
 from olivine.passes.base import Format, Params, Requirement
+from olivine.passes.estimate import DataSize
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,6 +64,17 @@ class Perplexity(Metric[PerplexityParams]):
     higher_is_better = {"perplexity": False, "nll": False, "tokens": True}  # noqa: RUF012
     requires: ClassVar[dict[Format, tuple[Requirement, ...]]] = REQUIRES
     shaped_by: ClassVar[tuple[str, ...]] = SHAPED_BY
+
+    @classmethod
+    def workload(cls, params: PerplexityParams, sizes: Mapping[str, DataSize]) -> Workload | None:
+        """See :meth:`Metric.workload`."""
+        size = sizes.get("data_config")
+        if size is None:
+            return None
+        tokens = min(size.rows, params.max_rows or size.rows) * size.tokens_per_row
+        tokens = min(tokens, params.max_tokens or tokens)
+        overlap = params.max_seq_len / (params.stride or params.max_seq_len)
+        return Workload(read=tokens * max(1.0, overlap), longest=min(tokens, params.max_seq_len), scored=True)
 
     def measure(self, params: PerplexityParams, context: MetricContext) -> dict[str, Any]:
         """See :meth:`Metric.measure`."""

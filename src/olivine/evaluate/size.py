@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from olivine.evaluate.base import Metric, MetricContext
+from olivine.evaluate.base import Metric, MetricContext, Workload
 from olivine.models.checkpoint import model_files
 from olivine.passes.base import Format, Params
+from olivine.passes.estimate import DataSize
 
 
 class SizeParams(Params):
@@ -24,6 +26,11 @@ class Size(Metric[SizeParams]):
     higher_is_better = {"size_bytes": False, "files": False}  # noqa: RUF012
 
     cost: ClassVar[int] = 0
+
+    @classmethod
+    def workload(cls, params: SizeParams, sizes: Mapping[str, DataSize]) -> Workload | None:
+        """See :meth:`Metric.workload`."""
+        return Workload(loads=False)
 
     def measure(self, params: SizeParams, context: MetricContext) -> dict[str, Any]:
         """See :meth:`Metric.measure`."""

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from olivine.evaluate.base import Metric, MetricContext
+from olivine.evaluate.base import Metric, MetricContext, Workload
 from olivine.evaluate.formats import REQUIRES, SHAPED_BY, TEXT_FORMATS
 from olivine.evaluate.opened import opened
 from olivine.hardware.peak import peak_memory
 from olivine.passes.base import Format, Params, Requirement
+from olivine.passes.estimate import DataSize
 
 if TYPE_CHECKING:
     from olivine.models.text import TextModel
@@ -77,6 +78,13 @@ class Speed(Metric[SpeedParams]):
     cost: ClassVar[int] = 2
     requires: ClassVar[dict[Format, tuple[Requirement, ...]]] = REQUIRES
     shaped_by: ClassVar[tuple[str, ...]] = SHAPED_BY
+
+    @classmethod
+    def workload(cls, params: SpeedParams, sizes: Mapping[str, DataSize]) -> Workload | None:
+        """See :meth:`Metric.workload`."""
+        runs = params.warmup + params.repeats
+        longest = params.prompt_tokens + params.new_tokens
+        return Workload(read=runs * params.prompt_tokens, passes=runs * params.new_tokens, longest=longest)
 
     @classmethod
     def noise(cls, value: str, values: Mapping[str, Any]) -> float:

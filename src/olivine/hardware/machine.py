@@ -19,6 +19,12 @@ from olivine.hardware.packages import installed_version
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 """CPU flags, x86 and Arm, that mean bfloat16 matrix units. Without one a bf16 matrix product is emulated."""
 
+CPU_FEATURES = (
+    "avx2", "fma", "f16c", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp",
+    "i8mm", "sve", "bf16",
+)  # fmt: skip
+"""CPU flags that kernels for language models make use of."""
+
 GPU_WITH_BF16 = 8.0
 """First CUDA compute capability (Ampere) with bfloat16 matrix units."""
 
@@ -35,11 +41,12 @@ PROVIDERS_OF_DISTRIBUTION: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Gpu:
-    """One NVIDIA GPU: its name, memory in bytes, and CUDA compute capability (``9.0``)."""
+    """One NVIDIA GPU: its name, memory in bytes, CUDA compute capability (``9.0``), and the driver's version."""
 
     name: str
     memory_bytes: int
     capability: float
+    driver: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,12 @@ def this_machine() -> Machine:
     name, flags = _processor()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Machine(name, cores, _memory_bytes(), bool(BF16_FLAGS & flags), _gpus())
+
+
+def cpu_features() -> list[str]:
+    """Return those of :data:`CPU_FEATURES` that this processor has; none where the system does not say (not Linux)."""
+    flags = _processor()[1]
+    return [name for name in CPU_FEATURES if name in flags]
 
 
 def execution_providers() -> dict[str, str]:
@@ -123,7 +136,7 @@ def _gpus() -> tuple[Gpu, ...]:
         return ()
     try:
         answer = subprocess.run(
-            [tool, "--query-gpu=name,memory.total,compute_cap", "--format=csv,noheader,nounits"],
+            [tool, "--query-gpu=name,memory.total,compute_cap,driver_version", "--format=csv,noheader,nounits"],
             capture_output=True,
             text=True,
             timeout=20,
@@ -133,6 +146,6 @@ def _gpus() -> tuple[Gpu, ...]:
         return ()  # the tool is there but the driver is not: the same as no GPU
     gpus = []
     for line in answer.strip().splitlines():
-        name, memory, capability = (part.strip() for part in line.rsplit(",", 2))
-        gpus.append(Gpu(name, int(float(memory) * 2**20), float(capability)))
+        name, memory, capability, driver = (part.strip() for part in line.rsplit(",", 3))
+        gpus.append(Gpu(name, int(float(memory) * 2**20), float(capability), driver))
     return tuple(gpus)

@@ -19,6 +19,15 @@ def free_memory_bytes(cgroup: Path = CGROUP) -> int:
     return max(0, min(free, limit - used + _reclaimable(cgroup / "memory.stat")))
 
 
+def killed_for_memory(cgroup: Path = CGROUP) -> int:
+    """Return how many processes of this group the system has killed for want of memory; 0 where it does not say."""
+    try:
+        lines = (cgroup / "memory.events").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
+
+
 def _number(file: Path) -> int | None:
     """Return the number in a file; ``None`` if it is not there or says ``max``."""
     try:

@@ -274,8 +274,30 @@ def read_safetensors(file: Path) -> dict[str, TensorInfo]:
             raise ModelError(
                 f"the header of {file.name} cannot be read: {error}", where=where, why=broken, remedy=again
             ) from None
+    tensors, expected = tensors_of(header, length, file.name, where)
+    if size != expected:
+        raise ModelError(
+            f"{file.name} has {size:,} bytes and its header says {expected:,}", where=where, why=broken, remedy=again
+        )
+    return tensors
+
+
+def tensors_of(header: Any, length: int, file: str, where: Location) -> tuple[dict[str, TensorInfo], int]:
+    """Return the tensors that the header of a safetensors file names, and the bytes that the file has to have.
+
+    Args:
+        header: as JSON.
+        length: its bytes.
+        file: the file's name.
+        where: the file's place, for errors.
+
+    Raises:
+        ModelError: it is no header.
+    """
+    broken = "it is incomplete or damaged"
+    again = "download or copy it again, and compare its size with the original"
     if not isinstance(header, dict):
-        raise ModelError(f"the header of {file.name} is no JSON object", where=where, why=broken, remedy=again)
+        raise ModelError(f"the header of {file} is no JSON object", where=where, why=broken, remedy=again)
     header.pop("__metadata__", None)
     tensors: dict[str, TensorInfo] = {}
     end = 0
@@ -283,25 +305,20 @@ def read_safetensors(file: Path) -> dict[str, TensorInfo]:
         try:
             begin, stop = entry["data_offsets"]
             shape = tuple(int(each) for each in entry["shape"])
-            tensor = TensorInfo(entry["dtype"], shape, file.name, 8 + length + begin)
+            tensor = TensorInfo(entry["dtype"], shape, file, 8 + length + begin)
             whole = stop - begin == tensor.bytes and begin >= 0 and min(shape, default=0) >= 0
         except (KeyError, TypeError, ValueError):
             whole = False
         if not whole:
             raise ModelError(
-                f"the entry of {name!r} in the header of {file.name} contradicts itself or has an unknown dtype",
+                f"the entry of {name!r} in the header of {file} contradicts itself or has an unknown dtype",
                 where=where,
                 why=broken,
                 remedy=again,
             )
         tensors[name] = tensor
         end = max(end, stop)
-    expected = 8 + length + end
-    if size != expected:
-        raise ModelError(
-            f"{file.name} has {size:,} bytes and its header says {expected:,}", where=where, why=broken, remedy=again
-        )
-    return tensors
+    return tensors, 8 + length + end
 
 
 def _weights(path: Path) -> dict[str, TensorInfo]:

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict
 
 from olivine.config.schema import DataConfig
 from olivine.errors import Problem
-from olivine.passes.estimate import LIBRARIES, Estimate
+from olivine.passes.effort import Effort
+from olivine.passes.estimate import LIBRARIES, STARTING, DataSize, Estimate
 
 
 class Format(StrEnum):
@@ -92,6 +93,7 @@ class ModelFacts:
         parameters: number of weights of the checkpoint (of the base, for an adapter); 0 if unknown.
         weights: bytes of these weights as they are stored.
         beside: bytes of tokenizer and configuration, which results have too; the plan adds them to an estimate.
+        adapter: for an adapter: bytes of its own weights.
     """
 
     format: Format
@@ -102,6 +104,7 @@ class ModelFacts:
     parameters: int = 0
     weights: int = 0
     beside: int = 0
+    adapter: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,9 @@ class PlanContext:
         target: where the final model ships to.
         has_bf16: whether ``host`` has bf16 matrix units (a CPU without them is some 200 times slower in bf16).
         data: the data configs that the parameters name, by parameter.
+        sizes: how much is in them, as far as that is known without reading all; for estimates.
+        cores: threads that a pass may run on ``host``.
+        max_memory: bytes that the pass may take (``engine.max_memory``); ``None``: as much as it likes.
     """
 
     model: ModelFacts
@@ -121,6 +127,9 @@ class PlanContext:
     target: Accelerator
     has_bf16: bool
     data: Mapping[str, DataConfig] = field(default_factory=dict)
+    sizes: Mapping[str, DataSize] = field(default_factory=dict)
+    cores: int = 1
+    max_memory: int | None = None
 
 
 class Progress(Protocol):
@@ -149,6 +158,7 @@ class RunContext:
             there is none. Files in it appear whole, and may be gone the next time.
         identities: by input and by data parameter, a text that changes whenever the content does; for keys in
             ``shared``.
+        max_memory: bytes that the pass may take; it keeps to them where it can choose how much it holds at a time.
     """
 
     inputs: Mapping[str, Path]
@@ -163,6 +173,7 @@ class RunContext:
     trust_remote_code: bool = False
     shared: Path | None = None
     identities: Mapping[str, str] = field(default_factory=dict)
+    max_memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -237,7 +248,17 @@ class Pass(ABC, Generic[ParamsT]):
         The default is that of a pass that loads the checkpoint once, and leaves one as large.
         """
         weights = context.model.weights
-        return Estimate({"loading": LIBRARIES + weights}, output=weights, work=float(context.model.parameters))
+        effort = STARTING + Effort(read=weights, written=weights)
+        return Estimate({"loading": LIBRARIES + weights}, output=weights, effort=effort)
+
+    @classmethod
+    def within(cls, params: ParamsT, context: PlanContext, data: Mapping[str, DataConfig]) -> tuple[ParamsT, list[str]]:
+        """Change how the pass works, and not what it gives, so that it takes at most ``context.max_memory`` bytes.
+
+        Called by ``plan`` if a budget is given, after ``resolve``; the parameters go into the Step's digest. Returns
+        one note per decision. What cannot be made to fit is left as it is, and refused.
+        """
+        return params, []
 
     @abstractmethod
     def run(self, params: ParamsT, context: RunContext) -> PassResult:

@@ -6,14 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from olivine.passes.effort import Effort
+
 if TYPE_CHECKING:
-    from olivine.passes.base import ModelFacts
+    from olivine.passes.base import PlanContext
 
 MIB = 2**20
 LIBRARIES = 440 * MIB
 """Resident bytes of a worker that has imported torch, transformers and peft, and holds a model of no size."""
 BUILDER = 640 * MIB
 """The same with the model builder, onnx, numba and ONNX Runtime."""
+LARGEST_SHARD = 5_000_000_000
+"""Bytes of a weight file that stay resident while it is read; checkpoints are cut into files no larger than this."""
+CHARACTERS_PER_TOKEN = 3.5
+"""Of English text, a little too few, so that the tokens are not too few."""
+STARTING = Effort(steps=1.2e8)
+"""What it takes to start a worker and import the libraries."""
 
 
 @dataclass(frozen=True)
@@ -24,16 +32,18 @@ class Estimate:
         phases: peak resident bytes of the worker, by phase.
         output: bytes of the result.
         temporary: bytes of disk beside the result while it is made.
-        vram: peak bytes of GPU memory.
-        work: an amount that the time grows with, in any unit that stays the same for the pass.
-        remedy: what to change so that it takes less memory.
+        vram: peak bytes of GPU memory, by phase; empty if none is used.
+        effort: what takes its time.
+        lighter: what would take less memory: what to write, and the estimate with it, the gentlest first.
+        remedy: what else helps, where nothing in ``lighter`` does.
     """
 
     phases: Mapping[str, int] = field(default_factory=dict)
     output: int = 0
     temporary: int = 0
-    vram: int = 0
-    work: float = 0.0
+    vram: Mapping[str, int] = field(default_factory=dict)
+    effort: Effort = field(default_factory=Effort)
+    lighter: tuple[tuple[str, Estimate], ...] = ()
     remedy: str = ""
 
     @property
@@ -42,9 +52,37 @@ class Estimate:
         return max(self.phases.values(), default=0)
 
     @property
+    def gpu_memory(self) -> int:
+        """Return the peak of GPU memory over all phases."""
+        return max(self.vram.values(), default=0)
+
+    @property
     def disk(self) -> int:
         """Return the bytes of disk that it needs while it runs."""
         return self.output + self.temporary
+
+
+@dataclass(frozen=True)
+class DataSize:
+    """How much there is in a data config, from the part of it that the plan has read.
+
+    Attributes:
+        rows: rows that will be used.
+        characters: of the text of a row, the mean.
+    """
+
+    rows: int
+    characters: float
+
+    @property
+    def tokens_per_row(self) -> float:
+        """Tokens of a row, special ones included."""
+        return self.characters / CHARACTERS_PER_TOKEN + 2
+
+    @property
+    def tokens(self) -> float:
+        """Tokens of all rows."""
+        return self.rows * self.tokens_per_row
 
 
 TRIAL = 460 * MIB
@@ -53,19 +91,47 @@ TRIED = 512 * MIB
 """Bytes of layers that are tried of a model of twice that and more; see :mod:`olivine.passes.convert.trial`."""
 
 
+TILE = 28 * MIB
+"""Bytes that a thread holds while it rounds a tile of a million weights."""
+ROUNDING = 160.0
+"""Bytes that would be copied in the time in which one core searches the scale of one weight."""
+
+
+def threads_within(max_memory: int | None, fixed: int, each: int, cores: int) -> int:
+    """Return how many threads may work at a time, so that the pass takes at most ``max_memory`` bytes; 1 at least.
+
+    Args:
+        fixed: bytes that it takes with none.
+        each: bytes of a thread.
+        cores: threads without a budget.
+    """
+    if max_memory is None:
+        return cores
+    return max(1, min(cores, (max_memory - fixed) // each))
+
+
 def estimate_rounding(
-    model: ModelFacts, bits: int, group: int, head_bits: int | None, table_bits: int | None, *, trial: bool = False
+    context: PlanContext,
+    bits: int,
+    group: int,
+    head_bits: int | None,
+    table_bits: int | None,
+    *,
+    tile: int = TILE,
+    trial: bool = False,
 ) -> Estimate:
     """Return what it takes to round a checkpoint that streams by.
 
     Args:
-        model: the checkpoint.
+        context: the checkpoint, and how many threads round it within which memory.
         bits: of the matrices in layers.
         group: weights that share a 16-bit scale.
         head_bits: of the output layer; ``None`` leaves it as it is.
         table_bits: of the embedding; ``None`` leaves it as it is.
+        tile: bytes that a thread holds.
         trial: whether the result, or its first layers, are loaded at the end.
     """
+    model = context.model
     stored = model.weights / model.parameters
 
     def bytes_of(shape: tuple[int, ...], width: int | None) -> float:
@@ -84,9 +150,10 @@ def estimate_rounding(
         else:
             output += bytes_of(shape, head_bits if name.endswith("lm_head") else bits)
     output += (model.parameters - matrices) * stored
-    largest = max((shape[0] * shape[1] * stored for shape in map(tuple, model.modules.values())), default=0)
-    phases = {"rounding": int(BUILDER + largest)}
+    threads = threads_within(context.max_memory, BUILDER, tile, context.cores)
+    phases = {"rounding": BUILDER + threads * tile}
     if trial:
         layers = output - table
         phases["trying"] = int(TRIAL + table + (layers if layers < 2 * TRIED else TRIED))
-    return Estimate(phases, int(output), int(output) if not trial else 0, work=float(model.parameters))
+    effort = STARTING + Effort(moved=ROUNDING * model.parameters / threads, read=float(model.weights), written=output)
+    return Estimate(phases, int(output), int(output) if not trial else 0, effort=effort)

@@ -108,7 +108,7 @@ def _hosts(workflow: Workflow) -> set[str | None]:
 
 def _measuring(workflow: Workflow) -> set[str | None]:
     measured = workflow.engine.evaluator is not None or any(each.evaluator for each in _passes(workflow))
-    return {workflow.engine.target} if measured else set()
+    return {workflow.engine.target_system} if measured else set()
 
 
 def _system(workflow: Workflow, name: str | None) -> System:

@@ -47,6 +47,7 @@ def part_of(planned: PlannedStep, indexes: Collection[int], *, name: str, attemp
         sources={key: value for key, value in planned.sources.items() if own(key)},
         data={key: value for key, value in planned.data.items() if own(key)},
         cached=False,
+        estimate=None,
     )
 
 

@@ -14,14 +14,18 @@ from typing import TYPE_CHECKING, Any
 from olivine.config.schema import DataConfig, System, Workflow
 from olivine.errors import ConfigError, Location, OlivineError, PlanError, Problem, UnavailableError
 from olivine.evaluate import registry as metric_registry
-from olivine.evaluate.base import RECORDING, Metric
+from olivine.evaluate.base import RECORDING, Metric, Workload
 from olivine.evaluate.goals import INPUT, Wanted, goals_of
 from olivine.hardware.machine import Machine, execution_providers, this_machine
 from olivine.hardware.placement import check_host, place
+from olivine.hardware.targets import Target, target_of
 from olivine.passes import registry as pass_registry
 from olivine.passes.base import Accelerator, Format, ModelFacts, Params, PlanContext, Requirement
-from olivine.passes.estimate import Estimate
+from olivine.passes.estimate import DataSize, Estimate
+from olivine.planning.amounts import gigabytes, memory_limit
 from olivine.planning.away import environment_of, is_away, machine_of, reads_hub, runner_name
+from olivine.planning.evaluations import estimate_evaluation
+from olivine.planning.fit import Fit, fit_of
 from olivine.planning.requirements import check_requirements, specifiers, versions_of
 from olivine.planning.step import Step
 from olivine.store import digest_json
@@ -120,6 +124,10 @@ class Plan:
         output_where: the place of ``output_dir`` in the configuration.
         scripts: Python files of metrics that may run.
         search: the search whose first candidate this is, if one is asked for.
+        target: the machine that the model ships to.
+        fit: what the final model takes there, if its size is known.
+        unread: bytes of the model's files whose content was not read: the digests of the Steps are not those of a run,
+            and whether the Store holds results is not known.
     """
 
     workflow: Workflow
@@ -136,6 +144,9 @@ class Plan:
     output_where: Location | None = None
     scripts: tuple[Path, ...] = ()
     search: Search | None = None
+    target: Target | None = None
+    fit: Fit | None = None
+    unread: int = 0
 
     @property
     def passes(self) -> tuple[PlannedStep, ...]:
@@ -157,6 +168,9 @@ class Plan:
         return next((step for step in self.steps if step.name == names[which]), None)
 
 
+READ_AT_ONCE = 128 << 20
+"""Bytes that are read for digests when a plan is only looked at: more takes longer than a look should."""
+
 EVALUATE_INPUT = "evaluate input model"
 EVALUATE_FINAL = "evaluate final model"
 
@@ -170,6 +184,7 @@ def make_plan(
     machine: Machine | None = None,
     fetcher: Fetcher | None = None,
     fetch_models: bool = True,
+    read_weights: bool = True,
 ) -> Plan:
     """Make the Plan of a loaded configuration.
 
@@ -182,6 +197,8 @@ def make_plan(
         machine: what runs it; this machine unless a test says otherwise.
         fetcher: fetches what the configuration names by an address; by default one that says nothing.
         fetch_models: whether a model is fetched, too, and not only looked at.
+        read_weights: whether the content of large weight files that nobody has read yet is read for the digests, as a
+            run needs it. To look at a plan it takes too long.
 
     Raises:
         PlanError: with everything that is known to be wrong, not only the first.
@@ -191,7 +208,9 @@ def make_plan(
         from olivine.storage.fetching import Fetcher
 
         fetcher = Fetcher(store, loaded.workflow.azureml_client)
-    return _Planner(loaded, store, trust_remote_code, scripts, machine or this_machine(), fetcher, fetch_models).plan()
+    planner = _Planner(loaded, store, trust_remote_code, scripts, machine or this_machine(), fetcher, fetch_models)
+    planner.read_weights = read_weights
+    return planner.plan()
 
 
 class _Planner:
@@ -224,8 +243,12 @@ class _Planner:
         self.identities: dict[str, Any] = {}
         self.checked: set[str] = set()
         self.unquantised: tuple[Source, ModelFacts] | None = None
+        self.read_weights = True
+        self.unread = 0
         engine = self.workflow.engine
-        self.target = self._place(engine.target, "engine.target")
+        self.target = self._place(engine.target_system, "engine.target")
+        self.target_machine = self._target_machine()
+        self.limit = memory_limit(engine.max_memory, self.loaded.locate("engine.max_memory"))
         self.providers = execution_providers()
 
     def plan(self) -> Plan:
@@ -261,6 +284,11 @@ class _Planner:
             self.unavailable += check_requirements([needed], "tracking", where)
         output_dir = Path(engine.output_dir)
         self._check_folders(output_dir)
+        if self.unread:
+            self.notes.append(
+                f"{gigabytes(self.unread)} of the model's files have not been read yet: the run reads them first, and "
+                "then it is known whether the cache holds results of them"
+            )
         self.unavailable = list(dict.fromkeys(self.unavailable))
         if self.problems:
             raise PlanError(self.problems + self.unavailable)
@@ -279,7 +307,15 @@ class _Planner:
             trust_remote_code=self.trust,
             scripts=tuple(sorted(self.scripts)),
             output_where=self.loaded.locate("engine.output_dir"),
+            target=self.target_machine,
+            fit=fit_of(facts, self.target_machine, full_precision=self._final_precision() == "fp32"),
+            unread=self.unread,
         )
+
+    def _final_precision(self) -> str | None:
+        """Return the precision that the last pass builds in, if it says one."""
+        passes = [step for step in self.steps if step.step.kind == "pass"]
+        return str(passes[-1].step.params.get("precision")) if passes else None
 
     # The input model ------------------------------------------------------------------------------------------------
 
@@ -319,9 +355,10 @@ class _Planner:
                 "is not on this machine yet" if "/" in given.model_path else "is no folder here, but an id of the hub"
             )
             self.notes.append(f"{given.model_path} ({revision}) {absent}: it will be downloaded first")
+            facts = self._on_the_hub(given.model_path, revision)
             identity = f"hub:{given.model_path}@{revision}"
             source = Source(hub=given.model_path, revision=revision, identity=identity, where=self.loaded.locate(path))
-            return source, ModelFacts(Format.HF), None
+            return source, facts, None
         try:
             checkpoint = read_checkpoint(located.path)
         except OlivineError as error:
@@ -331,9 +368,7 @@ class _Planner:
             identity = f"hub:{given.model_path}@{located.revision}"
         else:
             # Only what shapes the model: a link in the folder may lead to the whole disk.
-            names = {each: str(each.relative_to(located.path)) for each in checkpoint.files}
-            files = [[name, known.get(name) or self.store.digest_file(each)] for each, name in names.items()]
-            identity = f"files:{digest_json(files)}"
+            identity = self._identity(located.path, checkpoint.files, known)
         source = Source(path=located.path, identity=identity)
         facts = ModelFacts(
             checkpoint.format,
@@ -341,7 +376,7 @@ class _Planner:
             located.path,
             checkpoint.modules,
             parameters=checkpoint.parameters,
-            weights=(weights := sum(tensor.bytes for tensor in checkpoint.tensors.values())),
+            weights=(weights := sum(tensor.bytes for tensor in checkpoint.tensors.values()) or checkpoint.bytes),
             beside=checkpoint.bytes - weights,
         )
         if checkpoint.needs_remote_code and not self.trust:
@@ -372,10 +407,63 @@ class _Planner:
                     "an adapter folder holds adapter_config.json and adapter_model.safetensors",
                 )
             )
-        adapter_source = Source(
-            path=adapter, identity=f"files:{self.store.digest_tree(adapter)}" if adapter.is_dir() else ""
+            return Source(path=adapter), replace(facts, format=Format.PEFT), source
+        files = [path for path in adapter.rglob("*") if path.is_file()]
+        own = sum(path.stat().st_size for path in files if path.suffix == ".safetensors" and path.parent == adapter)
+        if self._unread(files):
+            identity = self._identity(adapter, files, {})
+        else:
+            identity = f"files:{self.store.digest_tree(adapter)}"
+        return Source(path=adapter, identity=identity), replace(facts, format=Format.PEFT, adapter=own), source
+
+    def _identity(self, folder: Path, files: Sequence[Path], known: Mapping[str, str]) -> str:
+        """Return what stands for files in digests: their content, or, if reading is left to the run, their state.
+
+        The second never equals the first, so nothing is found in the Store, or put there, under it.
+
+        Args:
+            folder: where they lie.
+            files: the files.
+            known: SHA-256 of some of them, by their path below ``folder``.
+        """
+        names = {each: str(each.relative_to(folder)) for each in files}
+        unread = self._unread([each for each, name in names.items() if name not in known])
+        if not unread:
+            content = [[name, known.get(name) or self.store.digest_file(each)] for each, name in names.items()]
+            return f"files:{digest_json(content)}"
+        self.unread += unread
+        state = [[str(each), (at := each.stat()).st_size, at.st_mtime_ns, at.st_ino, at.st_dev] for each in files]
+        return f"unread:{digest_json(state)}"
+
+    def _unread(self, files: Sequence[Path]) -> int:
+        """Return the bytes of files whose content is left for the run: it is much, and nobody has read it."""
+        if self.read_weights:
+            return 0
+        unread = sum(each.stat().st_size for each in files if not self.store.knows_digest(each))
+        return unread if unread > READ_AT_ONCE else 0
+
+    def _on_the_hub(self, model_id: str, revision: str) -> ModelFacts:
+        """Return what the hub says of a model that is not on this machine.
+
+        A hub that does not answer is no fault of the plan: the run will say so if it still does not.
+        """
+        from olivine.models.hub_facts import Unknown, ask_hub
+
+        try:
+            found = ask_hub(model_id, revision)
+        except Unknown as reason:
+            self.notes.append(f"what it takes is not known before it is here: {reason}")
+            return ModelFacts(Format.HF)
+        commit = f", of the commit {found.commit[:12]}" if found.commit else ""
+        self.notes.append(f"{gigabytes(found.bytes)} will be downloaded{commit}")
+        return ModelFacts(
+            Format.HF_QUANTIZED if found.config.get("quantization_config") else Format.HF,
+            found.config,
+            None,
+            found.modules,
+            parameters=found.parameters,
+            weights=found.bytes,
         )
-        return adapter_source, replace(facts, format=Format.PEFT), source
 
     # Passes ---------------------------------------------------------------------------------------------------------
 
@@ -397,16 +485,40 @@ class _Planner:
         params = pass_type.params_type.model_validate(config.params)
         named = {key: self._data_config(value) for key, value in data_references(params).items()}
         machine = self._machine_of(config.host or self.workflow.engine.host)
-        context = PlanContext(facts, host, self.target, machine.has_bf16(host.device), named)
+        context = PlanContext(
+            facts,
+            host,
+            self.target,
+            machine.has_bf16(host.device),
+            named,
+            cores=max(1, machine.cores),
+            max_memory=self.limit,
+        )
         params, notes = pass_type.resolve(params, context)
         for problem in pass_type.check(params, context):
             self._problem(self._placed(problem, f"passes.{name}"))
+        if getattr(params, "precision", None) == "bf16" and self.target_machine.lacks_bf16:
+            self._problem(
+                Problem(
+                    f"{self.target_machine.name} has no bfloat16 units",
+                    self.loaded.locate(f"passes.{name}.precision"),
+                    f"its compute capability is {self.target_machine.compute_capability}, and they came with 8.0",
+                    "choose fp16 or int4",
+                )
+            )
         system = self._system_of(config.host or self.workflow.engine.host)
         self._check_place(host, system, pass_type.requires, f"the pass {pass_type.type}", where)
         data = {key: self._data_config(value) for key, value in data_references(params).items()}
         for each in data.values():
             self._check_data(each)
             self._check_lengths(each, facts)
+        identities = {key: self._identify(config) for key, config in data.items()}
+        usable = len(self.problems) == problems_before
+        sized = usable and bool(facts.parameters and facts.weights)
+        context = replace(context, sizes=self._sizes(data))
+        if sized:
+            params, decisions = pass_type.within(params, context, data)
+            notes = [*notes, *decisions]
         sources = {"model": model} | ({"base": base} if base is not None else {})
         values = params.model_dump(mode="json")
         step = Step(
@@ -415,14 +527,13 @@ class _Planner:
             version=pass_type.version,
             params={key: value for key, value in values.items() if key not in data},
             inputs={key: source.identity for key, source in sources.items()},
-            data={key: self._identify(config) for key, config in data.items()},
+            data=identities,
             device=host.device,
             target=self.target.execution_provider if pass_type.made_for_target else None,
             libraries=self._libraries(system, pass_type.shaped_by),
             remote_code=self.trust,
         )
-        usable = len(self.problems) == problems_before
-        estimate = pass_type.estimate(params, context, data) if usable and facts.parameters and facts.weights else None
+        estimate = pass_type.estimate(params, context, data) if sized else None
         self.steps.append(
             PlannedStep(
                 name=name,
@@ -448,6 +559,8 @@ class _Planner:
         )
         result = Source(step=step.digest, identity=f"step:{step.digest}")
         after = replace(facts, format=pass_type.produces, path=None, own_base=pass_type.own_base)
+        if estimate is not None and pass_type.produces is Format.PEFT:
+            after = replace(after, adapter=estimate.output - (facts.weights if pass_type.own_base else 0))
         if estimate is not None and pass_type.produces is not Format.PEFT:
             after = replace(after, weights=estimate.output)
         if pass_type.produces is not Format.PEFT:
@@ -536,6 +649,15 @@ class _Planner:
         self.identities[config.name] = found
         return found
 
+    def _sizes(self, data: Mapping[str, DataConfig]) -> dict[str, DataSize]:
+        """Return how much there is in data configs, by the key that names them, as far as that is known."""
+        found = {}
+        for key, config in data.items():
+            surveyed = self.surveys.get(config.name)
+            if surveyed is not None and surveyed.rows is not None and surveyed.first_rows:
+                found[key] = DataSize(surveyed.rows, _characters(config, surveyed))
+        return found
+
     # Evaluation -----------------------------------------------------------------------------------------------------
 
     def _remember_unquantised(self, model: Source, facts: ModelFacts) -> None:
@@ -589,6 +711,12 @@ class _Planner:
                     system=system,
                     requires=specifiers(needed, host.device),
                     reads_hub=reads_hub({"model": model}, own),
+                    estimate=estimate_evaluation(
+                        facts,
+                        [metric_type.workload(params, self._sizes(own))],
+                        host,
+                        has_bf16=self.machine.has_bf16(host.device),
+                    ),
                 )
             )
         return Source(step=step.digest, identity=f"step:{step.digest}")
@@ -603,8 +731,9 @@ class _Planner:
         recordings: dict[str, Source] = {}
         scripts: dict[str, str] = {}
         libraries, version = set[str](), 0
+        work: list[Workload | None] = []
         machine = None
-        system, requires = self._system_of(self.workflow.engine.target), list[Requirement]()
+        system, requires = self._system_of(self.workflow.engine.target_system), list[Requirement]()
         if facts.format is Format.PEFT:
             self._problem(
                 Problem(
@@ -646,6 +775,8 @@ class _Planner:
                 self.unavailable += check_requirements(needed, subject, place)
             own = {key: self._data_config(value) for key, value in data_references(params).items()}
             data |= {f"{index}.{key}": each for key, each in own.items()}
+            for each in own.values():
+                self._identify(each)
             if metric_type.check.__func__ is Metric.check.__func__:  # type: ignore[attr-defined]
                 for each in own.values():
                     self._check_data(each)
@@ -659,6 +790,7 @@ class _Planner:
                 recording = self._record(metric_type, params, own, place)
                 if recording is not None:
                     recordings[f"{RECORDING}{index}"] = recording
+            work.append(metric_type.workload(params, self._sizes(own)))
             metrics.append(
                 {
                     "index": index,
@@ -670,7 +802,7 @@ class _Planner:
             libraries.update(metric_type.shaped_by)
             version += metric_type.version
             if metric_type.hardware_dependent:
-                machine = self._machine_of(self.workflow.engine.target).fingerprint
+                machine = self._machine_of(self.workflow.engine.target_system).fingerprint
         provider = self.target.execution_provider
         if not system and facts.format in (Format.GENAI, Format.ONNX) and provider not in self.providers:
             self.unavailable.append(
@@ -678,7 +810,8 @@ class _Planner:
                     f"the model is to be measured with {provider}, which is not installed here",
                     self.loaded.locate("engine.target"),
                     f"installed: {', '.join(self.providers) or 'no ONNX Runtime'}",
-                    "install olivine[gpu] or olivine[directml], choose another target, or leave engine.evaluator out",
+                    "install olivine[gpu] or olivine[directml], choose another target, or measure nothing here: leave "
+                    "engine.evaluator out (--no-measure)",
                 )
             )
         sources = {"model": model} | ({"base": base} if base else {}) | recordings
@@ -722,6 +855,9 @@ class _Planner:
                 surveys={
                     config.name: self.surveys[config.name] for config in data.values() if config.name in self.surveys
                 },
+                estimate=estimate_evaluation(
+                    facts, work, self.target, has_bf16=self.machine.has_bf16(self.target.device)
+                ),
             )
         )
 
@@ -799,6 +935,16 @@ class _Planner:
 
     # Places and problems --------------------------------------------------------------------------------------------
 
+    def _target_machine(self) -> Target:
+        """Return what is known of the machine that the model ships to."""
+        name = self.workflow.engine.target_system
+        system = self.workflow.systems[name] if name is not None else System()
+        try:
+            return target_of(name, system, self.target, self.machine)
+        except ValueError as error:
+            self._problem(Problem(str(error), self.loaded.locate(f"systems.{name}.memory")))
+            return Target(name or "target", self.target)
+
     def _place(self, name: str | None, path: str) -> Accelerator:
         name = name or runner_name(self.workflow, None)
         system = self.workflow.systems[name] if name is not None else System()
@@ -806,7 +952,7 @@ class _Planner:
         if not accelerator.execution_provider:
             self._problem(
                 Problem(
-                    f"the system {name!r} has no execution provider",
+                    f"{repr(name) if isinstance(name, str) else 'the target'} has no execution provider",
                     self.loaded.locate(path),
                     f"for a device {accelerator.device} there are several",
                     "name it, e.g. execution_provider: QNNExecutionProvider",
@@ -885,6 +1031,19 @@ class _Planner:
             placed = self._placed(problem, path)
             if placed not in into:
                 into.append(placed)
+
+
+def _characters(config: DataConfig, survey: Survey) -> float:
+    """Return the mean length of the texts of the rows that were read."""
+    from olivine.data.templates import render
+
+    lengths = []
+    for row in survey.first_rows:
+        try:
+            lengths.append(sum(len(piece.text) for piece in render(config, row).pieces))
+        except (OlivineError, ValueError):  # a chat needs the tokenizer; other faults have been told
+            lengths.append(sum(len(str(value)) for value in row.values.values()))
+    return sum(lengths) / len(lengths)
 
 
 def data_references(params: Params) -> dict[str, str]:

@@ -1,63 +1,46 @@
-"""What a plan's Steps will take, beside what this machine has."""
+"""What a plan's Steps will take, beside what this machine and the target have."""
 
 from __future__ import annotations
 
-import re
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from olivine.errors import ConfigError, Location, Problem, UnavailableError
+from olivine.errors import Location, Problem, UnavailableError
 from olivine.passes.estimate import Estimate
+from olivine.planning.amounts import gigabytes, memory_limit
+from olivine.planning.away import is_away
+from olivine.planning.fit import misfit
 
 if TYPE_CHECKING:
     from olivine.config import Loaded
     from olivine.hardware.machine import Machine
     from olivine.planning.plan import Plan, PlannedStep
-    from olivine.store import Store
 
-LOOKING_S = 0.2
-"""Seconds that a plan may spend on looking through earlier results."""
+__all__ = ["check_resources", "gigabytes", "memory_limit", "remedies", "shortages"]
 
-
-def seconds_by_type(store: Store) -> dict[str, float]:
-    """Return, by pass, the seconds that a unit of its work took in earlier runs: the median of those in the Store."""
-    found: dict[str, list[float]] = {}
-    until = time.monotonic() + LOOKING_S
-    for artifact in store.artifacts():
-        work = artifact.manifest.attributes.get("work")
-        if isinstance(work, int | float) and work > 0 and artifact.manifest.seconds > 0:
-            found.setdefault(str(artifact.manifest.step.get("type")), []).append(artifact.manifest.seconds / work)
-        if time.monotonic() > until:
-            break
-    return {name: statistics.median(values) for name, values in found.items()}
-
-
-def estimated_seconds(estimate: Estimate, pass_type: str, rates: dict[str, float]) -> float | None:
-    """Return the seconds that a Step will take, if the pass has run before."""
-    rate = rates.get(pass_type)
-    return None if rate is None or not estimate.work else rate * estimate.work
+FORCE = "; --force tries it all the same"
+TOLD = 3
+"""Remedies that are named at most."""
 
 
 def check_resources(plan: Plan, loaded: Loaded, *, force: bool) -> Plan:
-    """Return the plan, having compared what it takes with what this machine has.
+    """Return the plan, having compared what it takes with what this machine and the target have.
 
     Args:
         force: go on all the same; what is short becomes a note.
 
     Raises:
-        ConfigError: ``engine.max_memory`` is no size.
-        UnavailableError: memory or disk does not suffice, with numbers.
+        UnavailableError: memory or disk does not suffice here, or the model will not fit its target; with numbers.
     """
     from olivine.hardware.machine import this_machine
     from olivine.hardware.memory import free_memory_bytes
     from olivine.store.disk import free_bytes
 
+    systems = plan.workflow.systems
     problems = shortages(
-        plan.steps,
+        [step for step in plan.steps if not step.system or not is_away(systems[step.system])],
         this_machine(),
         free_memory=free_memory_bytes(),
         free_disk=free_bytes(plan.cache_dir),
@@ -66,27 +49,12 @@ def check_resources(plan: Plan, loaded: Loaded, *, force: bool) -> Plan:
         cache_where=loaded.locate("engine.cache_dir"),
         cache_dir=plan.cache_dir,
     )
+    if plan.fit is not None:
+        problem = misfit(plan.fit, loaded.locate("engine.target"), _smaller(plan))
+        problems += [problem] if problem is not None else []
     if problems and not force:
         raise UnavailableError(problems)
     return replace(plan, notes=(*plan.notes, *(str(problem) for problem in problems)))
-
-
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
-
-
-def memory_limit(given: int | str | None, where: Location | None = None) -> int | None:
-    """Return a size such as ``12GB`` or ``8GiB`` in bytes.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if given is None:
-        return None
-    match = _SIZE.fullmatch(str(given))
-    if match is None or float(match[1]) <= 0:
-        raise ConfigError(f"{given!r} is no size", where=where, remedy="write it like 12GB, 8GiB or 500MB")
-    step = 1024 if match[3] else 1000
-    return int(float(match[1]) * step ** ("KMGT".find(match[2].upper()) + 1 if match[2] else 0))
 
 
 def shortages(
@@ -112,33 +80,32 @@ def shortages(
     waiting = [(step, step.estimate) for step in here if step.estimate is not None]
     for step, estimate in waiting:
         phase = max(estimate.phases, key=lambda name: estimate.phases[name], default="running")
-        remedy = (estimate.remedy or "use a machine with more memory") + "; --force tries it all the same"
+        needs = f"{step.name} needs about {gigabytes(estimate.memory)} of memory while {phase}"
         if limit is not None and estimate.memory > limit:
             found.append(
                 Problem(
-                    f"{step.name} needs about {gigabytes(estimate.memory)} of memory while {phase}, and "
-                    f"engine.max_memory allows {gigabytes(limit)}",
+                    f"{needs}, and engine.max_memory allows {gigabytes(limit)}",
                     limit_where,
-                    remedy=f"allow more, or: {remedy}",
+                    remedy=f"{remedies(step.name, step.step.kind, estimate, limit, limited=True)}{FORCE}",
                 )
             )
         elif estimate.memory > free_memory:
             found.append(
                 Problem(
-                    f"{step.name} needs about {gigabytes(estimate.memory)} of memory while {phase}, and this machine "
-                    f"has {gigabytes(free_memory)} free",
+                    f"{needs}, and this machine has {gigabytes(free_memory)} free",
                     step.where,
-                    remedy=remedy,
+                    remedy=f"{remedies(step.name, step.step.kind, estimate, free_memory)}{FORCE}",
                 )
             )
         vram = sum(gpu.memory_bytes for gpu in machine.gpus)
-        if machine.gpus and estimate.vram > vram:
+        if machine.gpus and estimate.gpu_memory > vram:
+            busiest = max(estimate.vram, key=lambda name: estimate.vram[name])
             found.append(
                 Problem(
-                    f"{step.name} needs about {gigabytes(estimate.vram)} of GPU memory, and there are "
-                    f"{gigabytes(vram)}",
+                    f"{step.name} needs about {gigabytes(estimate.gpu_memory)} of GPU memory while {busiest}, and "
+                    f"there are {gigabytes(vram)}",
                     step.where,
-                    remedy=remedy,
+                    remedy=f"{remedies(step.name, step.step.kind, estimate, vram, on_gpu=True)}{FORCE}",
                 )
             )
     needed = sum(estimate.output for _, estimate in waiting) + max(
@@ -149,13 +116,62 @@ def shortages(
             Problem(
                 f"the run needs about {gigabytes(needed)} of disk, and {gigabytes(free_disk)} are free at {cache_dir}",
                 cache_where,
-                remedy="make room (`olivine cache gc`), or set engine.cache_dir to another disk; --force tries it all "
-                "the same",
+                remedy=f"make room for {gigabytes(needed - free_disk)} (`olivine cache gc`), or set engine.cache_dir "
+                f"to another disk{FORCE}",
             )
         )
     return found
 
 
-def gigabytes(count: int) -> str:
-    """Return bytes as people read them."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+def remedies(
+    name: str, kind: str, estimate: Estimate, available: int, *, on_gpu: bool = False, limited: bool = False
+) -> str:
+    """Return what to change so that a Step takes less, each with the amount that it takes then.
+
+    Those that suffice are named; if none does, the one that helps most, and that it is not enough.
+
+    Args:
+        name: the Step's.
+        kind: ``pass`` or ``evaluate``.
+        estimate: what it takes, and what would take less.
+        available: bytes that there are.
+        on_gpu: whether they are a GPU's.
+        limited: whether it is ``engine.max_memory`` that allows no more.
+    """
+
+    def takes(each: Estimate) -> int:
+        return each.gpu_memory if on_gpu else each.memory
+
+    machine = f"use a machine with {gigabytes(takes(estimate))} of {'GPU ' if on_gpu else ''}memory free"
+    if limited:
+        machine = f"set engine.max_memory to {gigabytes(1.02 * takes(estimate))}"
+    helping = [(text, takes(each)) for text, each in estimate.lighter if takes(each) < takes(estimate)]
+    place = f"in passes.{name} " if kind == "pass" else ""
+    enough = [each for each in helping if each[1] <= available]
+    if enough:
+        told = ", or ".join(f"{text} ({gigabytes(amount)})" for text, amount in enough[:TOLD])
+        return f"{place}set {told}; or {machine}"
+    if helping:
+        text, amount = min(helping, key=lambda each: each[1])
+        return f"{machine}; the least it can do with is {gigabytes(amount)}, with {text}"
+    return f"{estimate.remedy}, or {machine}" if estimate.remedy else machine
+
+
+def _smaller(plan: Plan) -> str:
+    """Return what would make the final model smaller."""
+    assert plan.fit is not None
+    builder = next((step for step in reversed(plan.passes) if step.step.type == "ModelBuilder"), None)
+    if builder is None or plan.fit.usable is None:
+        return ""
+    precision = builder.step.params.get("precision")
+    bits = {"fp32": 32, "fp16": 16, "bf16": 16, "int8": 8.5, "int4": 4.5}.get(str(precision))
+    room = plan.fit.usable - plan.fit.cache - plan.fit.working
+    if bits is None or room <= 0:
+        return ""
+    for other, width in (("int8", 8.5), ("int4", 4.5)):
+        smaller = int(plan.fit.weights * width / bits)
+        if width < bits and smaller <= room:
+            return f"in passes.{builder.name} set precision: {other} (weights about {gigabytes(smaller)})"
+    if bits > 2.5 and plan.fit.weights * 3 / bits <= room:
+        return f"in passes.{builder.name} set precision: auto with max_size: {room // 10**6}MB"
+    return ""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from olivine.config.profiles import kind_of
 from olivine.errors import ConfigError
 
 
@@ -17,12 +18,14 @@ class Target:
         execution_provider: ONNX Runtime's name.
         small: precision of ModelBuilder that is smallest and fastest there.
         full: precision that loses nothing worth naming.
+        memory: its processor's memory, if the name says it.
     """
 
     device: str
     execution_provider: str
     small: str
     full: str
+    memory: str | None = None
 
 
 TARGETS: dict[str, Target] = {
@@ -31,6 +34,7 @@ TARGETS: dict[str, Target] = {
     "cuda": Target(    "gpu", "CUDAExecutionProvider",   "int4", "fp16"),
     "directml": Target("gpu", "DmlExecutionProvider",    "int4", "fp16"),
     "webgpu": Target(  "gpu", "WebGpuExecutionProvider", "int4", "fp16"),
+    "tensorrt-rtx": Target("gpu", "NvTensorRTRTXExecutionProvider", "int4", "fp16"),
 }  # fmt: skip
 
 FINETUNE = "finetune"
@@ -79,10 +83,16 @@ def target(name: str) -> Target:
     Raises:
         ConfigError: there is none.
     """
-    found = TARGETS.get(name.lower())
-    if found is None:
-        raise ConfigError(f"there is no target {name!r}", remedy=f"choose among {', '.join(TARGETS)}")
-    return found
+    known = kind_of(name)
+    kind = name.lower().removesuffix(f"-{known[1]}gb") if known is not None else ""
+    if known is None or kind not in TARGETS:
+        raise ConfigError(
+            f"there is no target {name!r}",
+            remedy=f"choose among {', '.join(TARGETS)}, with a memory if you like: cpu-4gb, cuda-24gb "
+            "(`olivine targets` lists them)",
+        )
+    found = TARGETS[kind]
+    return found if known[1] is None else replace(found, memory=f"{known[1]}GiB")
 
 
 def passes(verb: str, format: str, model: str) -> tuple[str, ...]:

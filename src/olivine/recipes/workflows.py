@@ -45,7 +45,7 @@ def optimize(
 
     Args:
         model: checkpoint folder, adapter folder, or hub id.
-        target: ``cpu``, ``cuda``, ``directml`` or ``webgpu``.
+        target: what ``olivine targets`` lists: ``cpu``, ``cuda-24gb`` ... The plan says whether the model fits it.
         precision: of ModelBuilder; default: the smallest that is fast on the target.
         data: files to measure on; with a text template or columns: perplexity, with a label column: accuracy.
         text_template: text of a row over its columns; the last column is the answer.
@@ -73,7 +73,7 @@ def optimize(
         _measure(workflow, data, text_template, text_cols, prompt_template, label_col, labels, max_rows, timing=True)
     chosen: str | list[str] = precision or _stored_precision(model, format) or to.small
     goals = set_goals(workflow, max_size, min_accuracy, max_accuracy_drop)
-    if goals and precision is None and format != "hf-quantized" and target.lower() in SEARCHED:
+    if goals and precision is None and format != "hf-quantized" and target.lower().startswith(SEARCHED):
         chosen = [to.small, "int8"]
         workflow["engine"]["search_strategy"] = {"sampler": "sequential"}
     workflow["passes"] = _passes("optimize", format, model, {"ModelBuilder": {"precision": chosen}})
@@ -328,6 +328,8 @@ def _stored_precision(model: str, format: str) -> str | None:
 
 def _workflow(given: dict[str, Any], to: Target, output: str, cache: str) -> dict[str, Any]:
     system = {"type": "LocalSystem", "device": to.device, "execution_provider": to.execution_provider}
+    if to.memory is not None:
+        system["memory"] = to.memory
     return {
         "version": 1,
         "input_model": given,

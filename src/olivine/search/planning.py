@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from olivine.config.schema import SearchStrategy
 from olivine.errors import ConfigError, OlivineError, Problem
-from olivine.planning.plan import Plan, make_plan
+from olivine.planning.plan import Plan, PlannedStep, make_plan
 from olivine.search.pareto import objectives_of
 from olivine.search.space import Space, is_searched, space_of
 
@@ -21,14 +22,32 @@ if TYPE_CHECKING:
 
 LOOKED_AT = 50
 """Points that are looked at for one that can be planned."""
+LOOKING_S = 0.4
+"""Seconds for which further candidates are planned, to estimate what all of them take."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """What a plan has to know for a search: the configuration with its choices, and the space that they span."""
+    """What a plan has to know for a search.
+
+    Attributes:
+        loaded: the configuration with its choices.
+        space: what they span.
+        points: candidates at most; ``None`` if nothing bounds them.
+        steps: Steps of the candidates that were planned and that the Store does not hold, each once.
+        planned: candidates that were planned.
+    """
 
     loaded: Loaded
     space: Space
+    points: int | None = None
+    steps: tuple[PlannedStep, ...] = ()
+    planned: int = 1
+
+    @property
+    def share(self) -> float:
+        """How many times what was planned all candidates are."""
+        return max(1.0, (self.points or self.planned) / self.planned)
 
 
 def plan_search(
@@ -39,6 +58,7 @@ def plan_search(
     scripts: Collection[Path] = (),
     fetcher: Fetcher | None = None,
     fetch_models: bool = True,
+    read_weights: bool = True,
 ) -> Plan:
     """Return the plan of the first candidate that can be planned, with the search in it.
 
@@ -98,7 +118,12 @@ def plan_search(
             ]
         ) from None
     first: OlivineError | None = None
+    chosen: Plan | None = None
+    waiting: dict[str, PlannedStep] = {}
+    planned, until = 0, time.monotonic() + LOOKING_S
     for point in points:
+        if chosen is not None and (time.monotonic() > until or planned == most(space, strategy)):
+            break
         try:
             plan = make_plan(
                 replace(loaded, workflow=space.at(point)),
@@ -107,13 +132,24 @@ def plan_search(
                 scripts=scripts,
                 fetcher=fetcher,
                 fetch_models=fetch_models,
+                read_weights=read_weights,
             )
         except OlivineError as error:
             first = first or error
-        else:
-            return replace(plan, search=Search(loaded, space), notes=(*plan.notes, note(space, strategy)))
-    assert first is not None
-    raise first
+            continue
+        planned += 1
+        waiting |= {step.digest: step for step in plan.steps if not step.cached}
+        chosen = chosen or plan
+    if chosen is None:
+        assert first is not None
+        raise first
+    search = Search(loaded, space, most(space, strategy), tuple(waiting.values()), planned)
+    return replace(chosen, search=search, notes=(*chosen.notes, note(space, strategy)))
+
+
+def most(space: Space, strategy: SearchStrategy) -> int | None:
+    """Return how many candidates a search tries at most, ``None`` if nothing bounds them."""
+    return min((each for each in (strategy.max_samples, strategy.max_iter, space.size) if each), default=None)
 
 
 def note(space: Space, strategy: SearchStrategy) -> str:
@@ -123,6 +159,6 @@ def note(space: Space, strategy: SearchStrategy) -> str:
         for each in space.dimensions
     )
     size = f"{space.size} points" if space.size is not None else "a space without end"
-    most = min((each for each in (strategy.max_samples, strategy.max_iter, space.size) if each), default=None)
-    budget = f", {most} of them at most" if most is not None and most != space.size else ""
+    bound = most(space, strategy)
+    budget = f", {bound} of them at most" if bound is not None and bound != space.size else ""
     return f"a {strategy.execution_order} {strategy.sampler} search over {size}{budget}: {over or 'nothing'}"

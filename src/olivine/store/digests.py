@@ -82,6 +82,16 @@ class DigestCache:
         self._save()
         return digest
 
+    def is_known(self, path: StrPath) -> bool:
+        """Return whether :meth:`digest_file` would answer without reading the file's content."""
+        path = os.path.abspath(path)
+        folder, name = os.path.split(path)
+        try:
+            known = self._book(folder).get(name)
+            return known is not None and known[:-1] == _identity(os.stat(path))
+        except OSError:
+            return False
+
     def digest_tree(self, folder: StrPath, patterns: Sequence[str] | None = None) -> str:
         """Return what :func:`digest_tree` would, reading only files that may have changed.
 

@@ -254,6 +254,10 @@ class Store:
         self._make_root_for_digests()
         return self._digests.digest_file(path)
 
+    def knows_digest(self, path: StrPath) -> bool:
+        """Return whether a file's digest is known without reading its content: it was read before, and is as it was."""
+        return self._digests.is_known(path)
+
     def digest_tree(self, folder: StrPath, patterns: Sequence[str] | None = None) -> str:
         """Return the digest of a folder as :func:`olivine.store.digest_tree` does, reading only what may have changed.
 

@@ -34,6 +34,8 @@ class StepRequest:
         shared: a folder that Steps share; empty if there is none.
         identities: by input and by data parameter, a text that changes whenever the content does.
         max_memory: bytes that the worker and its children may take; above them the Step is stopped.
+        remedy: what helps if memory runs out; empty if only more memory does.
+        rates: file that keeps how fast this machine is; if it is not there, a worker measures it after a long Step.
         log_level: what of the libraries' logging goes to ``log``, in the numbers of Python's logging.
         requires: the packages that the worker needs, as ``pip`` takes them.
         spreads: whether several processes can share the work.
@@ -61,6 +63,8 @@ class StepRequest:
     requires: list[str] = field(default_factory=list)
     spreads: bool = False
     hub: bool = False
+    remedy: str = ""
+    rates: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the request as a JSON object."""

@@ -11,10 +11,7 @@ from dataclasses import dataclass
 
 from olivine.errors import EXIT_UNAVAILABLE, OlivineError, Problem, StepError
 
-_OUT_OF_MEMORY = (
-    "use a smaller per_device_train_batch_size with more gradient_accumulation_steps, a shorter max_seq_len, "
-    "gradient_checkpointing: true, or a machine with more memory"
-)
+_OUT_OF_MEMORY = "end other programs, use a machine with more memory, or let `olivine plan` say what takes less"
 
 
 @dataclass(frozen=True)
@@ -26,6 +23,8 @@ class _Known:
     why: str
     remedy: str
     exit_code: int | None = None
+    memory: bool = False
+    """Whether memory ran out, so that the peak and the Step's own remedy belong to it."""
 
 
 def _named(*names: str) -> Callable[[BaseException], bool]:
@@ -41,13 +40,14 @@ def _errno(*numbers: int) -> Callable[[BaseException], bool]:
 
 
 _TABLE: tuple[_Known, ...] = (
-    _Known(_named("MemoryError"), "{step} ran out of memory", "", _OUT_OF_MEMORY),
-    _Known(_named("OutOfMemoryError"), "{step} ran out of GPU memory", "", _OUT_OF_MEMORY),
+    _Known(_named("MemoryError"), "{step} ran out of memory", "", _OUT_OF_MEMORY, memory=True),
+    _Known(_named("OutOfMemoryError"), "{step} ran out of GPU memory", "{error}", _OUT_OF_MEMORY, memory=True),
     _Known(
         _says("can't allocate memory", "cannot allocate memory", "bad_alloc", "failed to allocate memory"),
         "{step} ran out of memory",
         "",
         _OUT_OF_MEMORY,
+        memory=True,
     ),
     _Known(
         lambda error: _errno(errno.ENOSPC, errno.EDQUOT, errno.EFBIG)(error) or _says("no space left on device")(error),
@@ -85,19 +85,22 @@ _TABLE: tuple[_Known, ...] = (
 )
 
 
-def explain(error: BaseException, step: str) -> OlivineError:
-    """Return the error to show for ``error``, raised while ``step`` ran."""
+def explain(error: BaseException, step: str, *, peak_memory: int = 0, remedy: str = "") -> OlivineError:
+    """Return the error to show for ``error``, raised while ``step`` ran.
+
+    Args:
+        peak_memory: the most that the worker has held, in bytes, if that is known.
+        remedy: what takes less memory in this Step, if the plan knows something.
+    """
     for known in _TABLE:
         if known.recognise(error):
             said = _one_line(error)
-            found = StepError(
-                Problem(
-                    known.what.format(step=step, error=said),
-                    None,
-                    known.why.format(step=step, error=said),
-                    known.remedy,
-                )
-            )
+            why, way_out = known.why.format(step=step, error=said), known.remedy
+            if known.memory:
+                held = f"it held {_gigabytes(peak_memory)} at most" if peak_memory else ""
+                why = "; ".join(each for each in (held, why) if each)
+                way_out = remedy or way_out
+            found = StepError(Problem(known.what.format(step=step, error=said), None, why, way_out))
             if known.exit_code is not None:
                 found.exit_code = known.exit_code
             return found
@@ -109,24 +112,31 @@ def explain(error: BaseException, step: str) -> OlivineError:
     )
 
 
-def killed(step: str, signal_number: int | None, exit_code: int | None, peak_memory: int, memory: int) -> StepError:
+def killed(
+    step: str,
+    signal_number: int | None,
+    exit_code: int | None,
+    peak_memory: int,
+    memory: int,
+    *,
+    by_kernel: bool = False,
+    remedy: str = "",
+) -> StepError:
     """Return the error for a worker that ended without an answer.
 
     Args:
         signal_number: the signal that ended it, if one did.
         exit_code: its exit status otherwise.
-        peak_memory: the last peak it reported, in bytes.
+        peak_memory: the most that it was seen to hold, in bytes.
         memory: the machine's memory, in bytes.
+        by_kernel: whether the system says that it has killed a process for want of memory meanwhile.
+        remedy: what takes less memory in this Step, if the plan knows something.
     """
-    peak = f"its last reported peak was {peak_memory / 2**30:.1f} GiB of the {memory / 2**30:.1f} GiB here"
+    peak = f"it held {_gigabytes(peak_memory)} at most, of the {_gigabytes(memory)} of this machine"
     if signal_number == 9:
+        cause = "by the system, for want of memory" if by_kernel else "most likely for want of memory"
         return StepError(
-            Problem(
-                f"the worker of {step} was killed (signal 9), most likely for want of memory",
-                None,
-                peak,
-                _OUT_OF_MEMORY,
-            )
+            Problem(f"the worker of {step} was killed (signal 9), {cause}", None, peak, remedy or _OUT_OF_MEMORY)
         )
     ended = f"by signal {signal_number}" if signal_number else f"with exit status {exit_code}"
     return StepError(
@@ -134,7 +144,7 @@ def killed(step: str, signal_number: int | None, exit_code: int | None, peak_mem
     )
 
 
-def beyond_limit(step: str, taken: int, limit: int) -> StepError:
+def beyond_limit(step: str, taken: int, limit: int, remedy: str = "") -> StepError:
     """Return the error for a worker that was stopped because it took more than ``limit`` bytes."""
     return StepError(
         Problem(
@@ -142,9 +152,13 @@ def beyond_limit(step: str, taken: int, limit: int) -> StepError:
             f"{limit / 1e9:.2f} GB",
             None,
             "",
-            f"allow more, or {_OUT_OF_MEMORY}",
+            f"allow more, or {remedy or _OUT_OF_MEMORY}",
         )
     )
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _one_line(error: BaseException) -> str:

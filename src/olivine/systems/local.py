@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from olivine.errors import StepError
 from olivine.hardware.machine import this_machine
+from olivine.hardware.memory import killed_for_memory
 from olivine.redaction import environment_for_child, redact
 from olivine.systems.base import Failure, Report, Runner, StepAnswer, StepRequest
 from olivine.systems.failures import beyond_limit, killed
@@ -28,6 +29,14 @@ if TYPE_CHECKING:
 def runner(site: Site) -> Runner:
     """Return a runner whose workers run on this machine."""
     return LocalRunner(site.log, give_token=bool(site.system.hf_token))
+
+
+class _Ended(Exception):
+    """A worker has ended without an answer."""
+
+    def __init__(self, code: int, peak: int) -> None:
+        self.code = code
+        self.peak = peak
 
 
 class LocalRunner(Runner):
@@ -60,14 +69,25 @@ class LocalRunner(Runner):
         if fresh:
             self.close()
         worker = self.start()
-        watch = MemoryWatch(worker.pid, request.max_memory) if request.max_memory is not None else None
+        watch = MemoryWatch(worker.pid, request.max_memory)
+        before = killed_for_memory()
         try:
-            with watch or contextlib.nullcontext():
+            with watch:
                 return self._converse(worker, request, report)
+        except _Ended as end:
+            if watch.limit is not None and watch.exceeded:
+                raise beyond_limit(request.name, watch.exceeded, watch.limit, request.remedy) from None
+            raise killed(
+                request.name,
+                -end.code if end.code < 0 else None,
+                end.code,
+                max(end.peak, watch.peak),
+                this_machine().memory_bytes,
+                by_kernel=killed_for_memory() > before,
+                remedy=request.remedy,
+            ) from None
         except StepError:
-            if watch is not None and watch.exceeded:
-                raise beyond_limit(request.name, watch.exceeded, watch.limit) from None
-            raise
+            raise  # it said so itself, and serves on
         except BaseException:
             self._kill()
             raise
@@ -92,8 +112,7 @@ class LocalRunner(Runner):
                 raise Failure(message["problems"], message["exit_code"], message["traceback"]).unpack()
             peak = max(peak, int(message.get("memory", 0)))
             report(kind, message)
-        code = worker.wait()
-        raise killed(request.name, -code if code < 0 else None, code, peak, this_machine().memory_bytes)
+        raise _Ended(worker.wait(), peak)
 
     def start(self) -> subprocess.Popen[str]:
         """Return the worker, a new one if there is none or it has ended."""

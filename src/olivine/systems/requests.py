@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from olivine.hardware.machine import this_machine
+from olivine.hardware.rates import rates_file
+from olivine.planning.amounts import memory_limit
 from olivine.planning.plan import Plan, PlannedStep, Source
-from olivine.planning.resources import memory_limit
+from olivine.planning.resources import remedies
 from olivine.store import digest_json
 from olivine.systems.base import StepRequest
 
@@ -44,11 +47,20 @@ def step_request(
         shared=shared,
         identities=dict(planned.step.inputs) | {key: digest_json(value) for key, value in planned.step.data.items()},
         max_memory=memory_limit(plan.workflow.engine.max_memory),
+        remedy=_remedy(planned),
+        rates=str(rates_file(plan.cache_dir, this_machine())),
         digest=planned.digest,
         requires=list(planned.requires),
         spreads=planned.spreads,
         hub=planned.reads_hub,
     )
+
+
+def _remedy(planned: PlannedStep) -> str:
+    """Return what helps if memory runs out: what takes less than the estimate, which was too low then."""
+    if planned.estimate is None or not planned.estimate.lighter:
+        return ""
+    return remedies(planned.name, planned.step.kind, planned.estimate, planned.estimate.memory)
 
 
 def reference(source: Source) -> str:

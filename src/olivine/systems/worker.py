@@ -21,12 +21,15 @@ from typing import IO, Any, NoReturn
 
 from olivine.config.schema import DataConfig
 from olivine.errors import OlivineError
+from olivine.hardware.machine import this_machine
 from olivine.hardware.peak import peak_memory, reset_peak_memory
 from olivine.passes.base import Accelerator, Format, PassResult, RunContext
 from olivine.systems.base import Failure
 from olivine.systems.failures import explain
 
 PROGRESS_INTERVAL_S = 0.1
+LONG_S = 15.0
+"""Seconds of a Step after which measuring the machine, a second and a half, is little."""
 
 NO_TELEMETRY = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")
 """What keeps libraries from reporting who uses them."""
@@ -83,7 +86,11 @@ def _serve_one(request: dict[str, Any], answers: IO[str]) -> None:
     except BaseException as error:
         trace = traceback.format_exc()
         print(trace, file=sys.stderr, flush=True)
-        known = error if isinstance(error, OlivineError) else explain(error, request["name"])
+        known = (
+            error
+            if isinstance(error, OlivineError)
+            else explain(error, request["name"], peak_memory=peak_memory(), remedy=request.get("remedy", ""))
+        )
         failure = Failure.of(known, trace)
         reporter.send("failed", problems=failure.problems, exit_code=failure.exit_code, traceback=trace)
         return
@@ -93,8 +100,26 @@ def _serve_one(request: dict[str, Any], answers: IO[str]) -> None:
         attributes=dict(result.attributes),
         history=[dict(row) for row in result.history],
         peak_memory=peak_memory(),
-        seconds=time.monotonic() - started,
+        seconds=(seconds := time.monotonic() - started),
     )
+    if request["kind"] == "pass" and seconds >= LONG_S:
+        _measure_machine(request.get("rates", ""))
+
+
+def _measure_machine(kept: str) -> None:
+    """Measure how fast this machine is, if that is not kept yet: it tells later plans how long Steps take."""
+    from olivine.hardware.calibration import calibrate
+    from olivine.hardware.rates import keep_rates, rates_file
+
+    file = Path(kept)
+    machine = this_machine()
+    if not kept or file.exists() or file.name != rates_file(Path(), machine).name:
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        keep_rates(file, machine, calibrate(file.parent))
+    except (OSError, ImportError):  # a cache that cannot be written, or no numpy: estimates go without
+        traceback.print_exc(file=sys.stderr)
 
 
 def _run(request: dict[str, Any], reporter: _Reporter) -> PassResult:
@@ -152,6 +177,7 @@ def _run(request: dict[str, Any], reporter: _Reporter) -> PassResult:
         trust_remote_code=request["trust_remote_code"],
         shared=Path(request["shared"]) if request.get("shared") else None,
         identities=request.get("identities", {}),
+        max_memory=request.get("max_memory"),
     )
     return pass_type().run(params, context)
 

@@ -19,6 +19,15 @@ CHOSEN = ("int4_block_size", "int4_is_symmetric", "int4_op_types_to_quantize", "
 """Parameters that say for all matrices what ``auto`` chooses for each."""
 
 
+WIDTHS: Mapping[str, tuple[int, ...]] = {"cpu": (2, 4, 8), "cuda": (4, 8), "webgpu": (4, 8), "dml": (4,)}
+"""Bits of a weight for which each execution provider has a kernel (``MatMulNBits``); 4 for those that are not here."""
+
+
+def widths(provider: str) -> tuple[int, ...]:
+    """Return the bits of a weight for which ``provider`` has a kernel."""
+    return WIDTHS.get(provider, (4,))
+
+
 def mixed_bits(algorithm: str | None, layers: int) -> dict[str, int]:
     """Return the nodes that have 8 bits with ``search_last`` and ``search_mixed``.
 
@@ -48,7 +57,7 @@ def allowed_options(params: ModelBuilderParams, group: FusedGroup, provider: str
         group,
         float_embedding=bits is None,
         quantised_embedding=provider == "cpu",  # elsewhere no kernel was seen to run
-        bits=(2, 4, 8) if bits is None else (bits,),
+        bits=widths(provider) if bits is None else (bits,),
     )
 
 

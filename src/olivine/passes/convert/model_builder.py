@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import json
+import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -21,9 +23,10 @@ from olivine.models.genai import PROVIDERS, can_run
 from olivine.passes.base import Accelerator, Format, Pass, PassResult, PlanContext, Requirement, RunContext
 from olivine.passes.budget import BudgetParams, check_budget
 from olivine.passes.convert.builder_facts import SEEN_WITH, builder_facts, builder_options
-from olivine.passes.convert.mixed_facts import check_mixed, mixed_bits
+from olivine.passes.convert.mixed_facts import check_mixed, mixed_bits, widths
 from olivine.passes.convert.trying import try_result
-from olivine.passes.estimate import BUILDER, Estimate, estimate_rounding
+from olivine.passes.effort import Effort
+from olivine.passes.estimate import BUILDER, STARTING, TILE, Estimate, estimate_rounding, threads_within
 from olivine.quant.scheme import Rounding, Scheme
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "auto"]
@@ -265,18 +268,19 @@ class ModelBuilder(Pass[ModelBuilderParams]):
             head = params.lm_head_bits or bits
             on_cpu = PROVIDERS.get(context.target.execution_provider) == "cpu"
             table = params.embedding_bits or (head if tied else 8 if on_cpu else None)
-            return estimate_rounding(model, bits, params.int4_block_size or 32, head, table, trial=True)
+            return estimate_rounding(context, bits, params.int4_block_size or 32, head, table, trial=True)
         width = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.125}.get(params.precision, 0.625)
         output = int(model.parameters * width)
         # The builder loads the checkpoint, then holds it again as the tensors of the graph.
         held = int(model.parameters * (2.5 * 2 if params.precision != "fp32" else 3 * 4))
-        return Estimate(
-            {"building": BUILDER + held},
-            output,
-            output,
-            work=float(model.parameters),
-            remedy="int4_algo_config: search with precision int4 or int8, which stream",
+        effort = STARTING + Effort(
+            moved=20.0 * model.parameters, read=float(model.weights), written=2.0 * output, steps=1e8
         )
+        found = Estimate({"building": BUILDER + held}, output, output, effort=effort)
+        if params.precision not in QUANTISED or params.int4_algo_config in STREAMED:
+            return found
+        streamed = cls.estimate(params.model_copy(update={"int4_algo_config": "search"}), context, data)
+        return replace(found, lighter=(("int4_algo_config: search", streamed),))
 
     def run(self, params: ModelBuilderParams, context: RunContext) -> PassResult:
         """See :meth:`Pass.run`."""
@@ -331,7 +335,24 @@ def _check_target(params: ModelBuilderParams, target: Accelerator) -> list[Probl
                 f"choose {' or '.join(valid)}, or another target",
             )
         ]
-    return []
+    return _check_widths(params, target.execution_provider, widths(provider))
+
+
+def _check_widths(params: ModelBuilderParams, provider: str, there: tuple[int, ...]) -> list[Problem]:
+    """Return which parameters ask for weights that are so wide that the target has no kernel for them."""
+    asked = {"lm_head_bits": params.lm_head_bits, "embedding_bits": params.embedding_bits}
+    if params.int4_algo_config in MIXED | {"search_last", "search_mixed"}:
+        asked["int4_algo_config"] = 8
+    return [
+        Problem(
+            f"{name} {getattr(params, name)} asks for weights of {bits} bits, for which {provider} has no kernel",
+            Location(path=name),
+            f"it has some for {' and '.join(map(str, there))} bits",
+            "leave it out, or choose another target",
+        )
+        for name, bits in asked.items()
+        if bits is not None and bits not in there
+    ]
 
 
 def _check_qdq(params: ModelBuilderParams, context: PlanContext) -> list[Problem]:
@@ -698,7 +719,8 @@ def _build_streamed(
 
     mixed = MixedBuild(params, context, reader, method, tied=tied, provider=provider) if is_auto else None
     choosing = mixed.choosing if mixed is not None else lambda _: choose
-    built = build_streamed(reader, context, build, choosing, tied=tied, quantised=quantised)
+    threads = threads_within(context.max_memory, BUILDER, TILE, os.cpu_count() or 1)
+    built = build_streamed(reader, context, build, choosing, tied=tied, quantised=quantised, threads=threads)
     for pattern in sorted(unmatched):
         context.note(f"int4_nodes_to_exclude: the model has no {pattern}")
     metrics = {} if quantised else {"weight_error": built.error}

@@ -51,6 +51,7 @@ def build_streamed(
     *,
     tied: bool,
     quantised: QuantizedCheckpointReader | None = None,
+    threads: int | None = None,
 ) -> Built:
     """Build ``context.output``.
 
@@ -62,6 +63,7 @@ def build_streamed(
         choosing: see :data:`Choosing`.
         tied: whether the embedding takes the output layer's weights.
         quantised: the same checkpoint, if it is quantised.
+        threads: tiles that are rounded at the same time; default: as many as there are cores.
 
     Raises:
         ModelError: a tensor cannot be read, or is not finite.
@@ -108,7 +110,7 @@ def build_streamed(
         reader,
         data,
         context.checkpoint / JOURNAL,
-        threads=os.cpu_count() or 1,
+        threads=threads or os.cpu_count() or 1,
         done=report,
         quantised=quantised,
     )

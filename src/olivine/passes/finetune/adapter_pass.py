@@ -161,6 +161,15 @@ class AdapterPass(Pass[AdapterParamsT]):
 
         return estimate_training(params, context, data, four_bit=cls.four_bit, own_base=cls.own_base)
 
+    @classmethod
+    def within(
+        cls, params: AdapterParamsT, context: PlanContext, data: Mapping[str, DataConfig]
+    ) -> tuple[AdapterParamsT, list[str]]:
+        """See :meth:`Pass.within`: activations are computed again, and batches are split and accumulated."""
+        from olivine.passes.finetune.training_memory import keep_within
+
+        return keep_within(params, context, data, four_bit=cls.four_bit, own_base=cls.own_base)
+
     # What the worker runs -----------------------------------------------------------------------------------------
 
     @_flushed_denormals()

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from olivine.config.schema import DataConfig
 from olivine.errors import ModelError
 from olivine.passes.base import Format, Params, Pass, PassResult, PlanContext, Requirement, RunContext
-from olivine.passes.estimate import LIBRARIES, Estimate
-from olivine.passes.finetune.training_memory import LARGEST_SHARD
+from olivine.passes.effort import Effort
+from olivine.passes.estimate import LIBRARIES, STARTING, Estimate
 
 if TYPE_CHECKING:
     from olivine.models.checkpoint import Checkpoint
     from olivine.passes.finetune.adapter_weights import AdapterWeights
+
+TABLES = ("embed_tokens", "wte", "embed_in", "lm_head")
+"""Ends of the names of the largest matrices."""
+MERGING = 128.0
+"""Operations for each weight that is merged: twice a usual rank."""
 
 
 class MergeParams(Params):
@@ -26,8 +31,8 @@ class MergeParams(Params):
 class MergeAdapterWeights(Pass[MergeParams]):
     """Adds a low-rank adapter to the weights of its base, so that inference costs what the base's does.
 
-    LoRA, rsLoRA, DoRA, QLoRA and LoftQ adapters are merged tensor by tensor in float32, with one shard of the base in
-    memory; other kinds of adapters that peft knows are merged by peft, with the whole model in memory. After QLoRA the
+    LoRA, rsLoRA, DoRA, QLoRA and LoftQ adapters are merged in float32, with one tensor of the base in memory at a
+    time; other kinds of adapters that peft knows are merged by peft, with the whole model in memory. After QLoRA the
     base is the 16-bit checkpoint, never its 4-bit copy, so nothing is quantised twice; after LoftQ it is the base that
     LoftQ made.
 
@@ -49,17 +54,23 @@ class MergeAdapterWeights(Pass[MergeParams]):
 
     @classmethod
     def estimate(cls, params: MergeParams, context: PlanContext, data: Mapping[str, DataConfig]) -> Estimate:
-        """See :meth:`Pass.estimate`: one file of the base and its merged copy are in memory at a time."""
+        """See :meth:`Pass.estimate`: one tensor of the base, its update and their sum are in memory at a time."""
         model = context.model
         width = {"keep": model.weights / model.parameters, "float32": 4.0}.get(params.torch_dtype, 2.0)
         output = int(model.parameters * width)
-        shard = min(model.weights, LARGEST_SHARD)
-        return Estimate(
-            {"merging": LIBRARIES + shard + int(shard * output / model.weights)},
-            output,
-            work=float(model.parameters),
-            remedy="a base checkpoint cut into smaller files (save_pretrained with max_shard_size)",
+        stored = model.weights / model.parameters
+        # As it is stored, in float32, the update, their sum, and the result; tables are seldom adapted.
+        held = max(
+            (
+                rows * columns * (stored + width + (0 if name.endswith(TABLES) else 12))
+                for name, (rows, columns) in model.modules.items()
+            ),
+            default=0.0,
         )
+        effort = STARTING + Effort(
+            products=MERGING * model.parameters, moved=24.0 * model.parameters, read=model.weights, written=output
+        )
+        return Estimate({"merging": LIBRARIES + int(held) + 2 * model.adapter}, output, effort=effort)
 
     def run(self, params: MergeParams, context: RunContext) -> PassResult:
         """Merge; see the base class.
@@ -114,10 +125,8 @@ def _tied_head(base: Checkpoint) -> str | None:
 def _merge_streaming(
     weights: AdapterWeights, adapter: Checkpoint, base: Checkpoint, context: RunContext, dtype: Any
 ) -> None:
-    from safetensors import safe_open
-
     from olivine.passes.finetune.adapter_weights import merged
-    from olivine.passes.finetune.checkpoint_rewriting import rewrite
+    from olivine.passes.finetune.checkpoint_rewriting import Added, read_tensor, rewrite
 
     transposed = bool(adapter.config.get("fan_in_fan_out"))
 
@@ -136,11 +145,7 @@ def _merge_streaming(
         # Trained apart, they are two weights now: the head starts from what the embedding was.
         tied: str = embedding
 
-        def head() -> Any:
-            with safe_open(base.path / base.tensors[tied].file, framework="pt") as shard:
-                return change(HEAD, shard.get_tensor(tied))
-
-        added[HEAD] = head
+        added[HEAD] = Added(tied, lambda: change(HEAD, read_tensor(base, tied)))
         config = dict(base.config) | {"tie_word_embeddings": False}
         context.note("the adapter changes the embeddings or the output head alone: in the result they are not tied")
     rewrite(base, context.output, change, context.progress, message="merging", dtype=dtype, added=added, config=config)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_args
 
 from pydantic import Field
@@ -12,11 +10,12 @@ from pydantic import Field
 from olivine.config.schema import DataConfig
 from olivine.errors import ModelError, Problem
 from olivine.models.checkpoint import TensorInfo, read_checkpoint
-from olivine.passes.base import Format, ModelFacts, Pass, PassResult, PlanContext, Requirement, RunContext
+from olivine.passes.base import Format, Pass, PassResult, PlanContext, Requirement, RunContext
 from olivine.passes.budget import BudgetParams
-from olivine.passes.estimate import Estimate, estimate_rounding
+from olivine.passes.estimate import BUILDER, Estimate, estimate_rounding, threads_within
 from olivine.passes.quantize.automatic import FormOptions, check_automatic, files_beside, mix
 from olivine.passes.quantize.choosing import Bits, GroupSize, Override, choose, not_decoder
+from olivine.passes.quantize.quantize_estimate import FILLING, calibration, with_calibration
 from olivine.quant.scheme import Calibrated, Rounding, Scheme
 from olivine.quant.stored.form import FormName
 from olivine.quant.stored.forms import FORMS
@@ -181,8 +180,10 @@ class Quantize(Pass[QuantizeParams]):
     @classmethod
     def estimate(cls, params: QuantizeParams, context: PlanContext, data: Mapping[str, DataConfig]) -> Estimate:
         """See :meth:`Pass.estimate`: tiles are in memory, and the largest matrix that is copied as it is."""
-        found = estimate_rounding(context.model, _base(params).bits, params.group_size, params.lm_head_bits, None)
-        return _with_calibration(found, params, context.model) if params.method in CALIBRATED else found
+        found = estimate_rounding(
+            context, _base(params).bits, params.group_size, params.lm_head_bits, None, tile=FILLING
+        )
+        return with_calibration(found, params, context) if params.method in CALIBRATED else found
 
     def run(self, params: QuantizeParams, context: RunContext) -> PassResult:
         """See :meth:`Pass.run`."""
@@ -223,7 +224,8 @@ class Quantize(Pass[QuantizeParams]):
             modules = _calibrate(params, context, writer, reader, rounded)
         else:
             method = cast(Rounding, params.method)
-            modules = fill(writer, reader, method, threads=os.cpu_count() or 1, done=rounded)
+            threads = threads_within(context.max_memory, BUILDER, FILLING, os.cpu_count() or 1)
+            modules = fill(writer, reader, method, threads=threads, done=rounded)
         writer.copy_rest(lambda copied: report(copied, "copying what is not quantised"))
         writer.finish()
         in_modules = sum(done.bytes for done in modules)
@@ -288,33 +290,20 @@ def _calibrate(
     correction = params.correction if params.method == "calibrated" else 0.0
     method = Method(cast(Calibrated, params.method), params.damping, params.act_order, params.sweeps, correction)
     work = context.checkpoint / CALIBRATION
+    needs = calibration(params, reader.checkpoint.config, reader.checkpoint.modules)
     modules = calibrate(
-        writer, walker, found, method, work=work, scaling=params.scaling == "awq", done=done, note=context.note
+        writer,
+        walker,
+        found,
+        method,
+        work=work,
+        scaling=params.scaling == "awq",
+        budget=needs.states_within(context.max_memory),
+        done=done,
+        note=context.note,
     )
     discard(work)
     return modules
-
-
-def _with_calibration(found: Estimate, params: QuantizeParams, model: ModelFacts) -> Estimate:
-    """Return the estimate with what a layer, the moments of its inputs, and the hidden states take on top."""
-    layers: dict[str, int] = {}
-    widest = 0
-    for name, (rows, width) in model.modules.items():
-        place = re.match(r"model\.layers\.(\d+)\.", name)
-        if place:
-            layers[place[1]] = layers.get(place[1], 0) + 4 * rows * width
-            widest = max(widest, width)
-    streams = 2 if params.method == "calibrated" and params.correction else 1
-    hidden = model.config.get("hidden_size")
-    states = 4 * streams * params.samples * params.sequence_length * (hidden if isinstance(hidden, int) else 0)
-    moments = 24 * widest**2  # they, their inverse, its factor, and what these are made of
-    if params.scaling == "awq":
-        moments += 8 * widest**2  # both those of the inputs and of the scaled ones
-    layer = max(layers.values(), default=0) * streams
-    copies = 6 * (64 << 20)  # of the rows that are rounded at a time
-    phases = {name: each + layer + moments + min(states, 1 << 30) + copies for name, each in found.phases.items()}
-    spilt = states if states > 1 << 30 else 0
-    return replace(found, phases=phases, temporary=found.temporary + 2 * states + spilt)
 
 
 def model_positions(config: Mapping[str, Any]) -> int | None:

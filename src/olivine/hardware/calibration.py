@@ -1,0 +1,141 @@
+"""Measure how fast this machine is, in about a second and a half: matrix products, memory, disk, the interpreter.
+
+The best of several short rounds counts, for others may be using the machine. ``plan`` never runs it: ``doctor`` does,
+in a process of its own, and a worker after the first Step that took longer than the measuring would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from olivine.hardware.machine import this_machine
+from olivine.hardware.rates import Rates
+
+ROUND_S = 0.25
+"""Seconds for which each rate is measured."""
+SIDE = 1024
+"""Rows and columns of the matrices that are multiplied."""
+GPU_SIDE = 4096
+DISK_BYTES = 64 << 20
+LOOP = 100_000
+
+
+def calibrate(folder: Path) -> Rates:
+    """Measure this machine.
+
+    Args:
+        folder: where the disk is measured; a file of 64 MiB is written there and removed.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    import numpy as np
+
+    float32, bfloat16 = _products()
+    source = np.ones(8 << 20, dtype=np.float64)
+    target = np.empty_like(source)
+    memory = source.nbytes / _best(lambda: np.copyto(target, source))
+    read, write = _disk(folder)
+    return Rates(float32, bfloat16, memory, read, write, LOOP / _best(_loop), *_gpu())
+
+
+def _best(work: Callable[[], object]) -> float:
+    """Return the seconds of the fastest of the rounds that fit into :data:`ROUND_S`, the first not counted."""
+    work()
+    best, until = float("inf"), time.perf_counter() + ROUND_S
+    while True:
+        started = time.perf_counter()
+        work()
+        ended = time.perf_counter()
+        best = min(best, ended - started)
+        if ended > until:
+            return best
+
+
+def _loop() -> int:
+    total = 0
+    for each in range(LOOP):
+        total += each
+    return total
+
+
+def _products() -> tuple[float, float]:
+    """Return operations a second in float32 and bfloat16; with torch if it is installed, which training uses."""
+    work = 2.0 * SIDE**3
+    try:
+        import torch
+    except ImportError:
+        import numpy as np
+
+        matrix = np.ones((SIDE, SIDE), dtype=np.float32)
+        return work / _best(lambda: matrix @ matrix), 0.0
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        if dtype is torch.bfloat16 and not this_machine().cpu_has_bf16:
+            found.append(0.0)
+            continue
+        values = torch.ones((SIDE, SIDE), dtype=dtype)
+        found.append(work / _best(lambda values=values: values @ values))  # type: ignore[misc]
+    return found[0], found[1]
+
+
+def _gpu() -> tuple[float, float, float]:
+    """Return operations a second in float32 and bfloat16, and bytes a second, of the first GPU; zeros without one."""
+    if not this_machine().gpus:
+        return 0.0, 0.0, 0.0
+    try:
+        import torch
+    except ImportError:
+        return 0.0, 0.0, 0.0
+    if not torch.cuda.is_available():
+        return 0.0, 0.0, 0.0
+    found = []
+    half = torch.bfloat16 if this_machine().has_bf16("gpu") else torch.float16
+    for dtype in (torch.float32, half):
+        values = torch.ones((GPU_SIDE, GPU_SIDE), dtype=dtype, device="cuda")
+
+        def multiply(values: torch.Tensor = values) -> None:
+            values @ values
+            torch.cuda.synchronize()
+
+        found.append(2.0 * GPU_SIDE**3 / _best(multiply))
+    source = torch.ones(64 << 20, dtype=torch.float32, device="cuda")
+
+    def copy() -> None:
+        source.clone()
+        torch.cuda.synchronize()
+
+    return found[0], found[1], 2 * source.numel() * 4 / _best(copy)
+
+
+def _disk(folder: Path) -> tuple[float, float]:
+    """Return bytes a second read from and written to the disk of ``folder``."""
+    block = os.urandom(1 << 20)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        started = time.perf_counter()
+        for _ in range(DISK_BYTES >> 20):
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+        written = time.perf_counter() - started
+        if hasattr(os, "posix_fadvise"):
+            # So that it is the disk that is read. Not every file system heeds it.
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        file.seek(0)
+        started = time.perf_counter()
+        while file.read(1 << 20):
+            pass
+        return DISK_BYTES / (time.perf_counter() - started), DISK_BYTES / written
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(calibrate(Path(sys.argv[1])))))
