@@ -138,6 +138,17 @@ def test_a_description_in_place_and_one_under_systems_mean_the_same(workflow: di
     assert in_place.steps[-1].digest == named.steps[-1].digest
 
 
+def test_target_at_the_top_is_short_for_that_of_the_engine(workflow: dict[str, Any]) -> None:
+    made = plan({**workflow, "target": "cuda-24gb"})
+    assert made.target is not None
+    assert made.target.name == "cuda-24gb"
+    described = plan({**workflow, "target": {"device": "cpu", "memory": "2GB"}})
+    assert described.target is not None
+    assert described.target.memory == 2 * 10**9
+    with pytest.raises(ConfigError, match="given twice"):
+        plan({**workflow, "target": "cpu", "engine": {**workflow["engine"], "target": "cpu-4gb"}})
+
+
 def test_too_small_a_target_is_refused_and_force_goes_on(workflow: dict[str, Any]) -> None:
     workflow["systems"] = {"watch": {"device": "cpu", "memory": "540MB"}}
     workflow["engine"]["target"] = "watch"

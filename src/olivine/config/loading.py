@@ -383,12 +383,18 @@ def _check_references(canonical: Mapping[str, Any], places: Places) -> list[Prob
             )
             problems.append(Problem(f"{name!r} is not one of the {what}", places.locate(path), remedy=there))
 
+    def check_target(name: Any, path: KeyPath) -> None:
+        if not isinstance(name, str) or profile(name) is None:
+            check(name, [*systems, *KINDS], "systems or targets", path)
+
+    check_target(canonical.get("target"), ("target",))
     engine = canonical.get("engine")
     if isinstance(engine, dict):
         check(engine.get("host"), systems, "systems", ("engine", "host"))
-        if not isinstance(engine.get("target"), str) or profile(engine["target"]) is None:
-            named = [*systems, *KINDS]
-            check(engine.get("target"), named, "systems or targets", ("engine", "target"))
+        check_target(engine.get("target"), ("engine", "target"))
+        if canonical.get("target") is not None and engine.get("target") is not None:
+            both = "the target is given twice: target is short for engine.target"
+            problems.append(Problem(both, places.locate(("target",)), remedy="keep one"))
         check(engine.get("evaluator"), evaluators, "evaluators", ("engine", "evaluator"))
     for name, value in _items(canonical.get("passes")):
         for index, each in enumerate(value if isinstance(value, list) else [value]):

@@ -65,17 +65,20 @@ def profile(name: str) -> System | None:
 
 def with_named_target(workflow: Workflow) -> Workflow:
     """Return the workflow with a target that is a profile, or is described in its place, among the systems."""
-    target = workflow.engine.target
+    target = workflow.engine.target if workflow.target is None else workflow.target
     if isinstance(target, System):
         system, name = target, "target"
         while name in workflow.systems:
             name += "_"
     elif target is not None and target not in workflow.systems and (found := profile(target)) is not None:
         system, name = found, target
-    else:
+    elif workflow.target is None:
         return workflow
+    else:
+        assert target is not None
+        system, name = workflow.systems[target], target
     engine = workflow.engine.model_copy(update={"target": name})
-    return workflow.model_copy(update={"systems": {**workflow.systems, name: system}, "engine": engine})
+    return workflow.model_copy(update={"systems": {**workflow.systems, name: system}, "engine": engine, "target": None})
 
 
 def profile_names() -> list[str]:

@@ -692,6 +692,8 @@ class Workflow(Node):
     """Sets of metrics, by name."""
     engine: Engine = Engine()
     """How it runs and where results go."""
+    target: str | System | None = None
+    """Short for ``engine.target``."""
     tracking: Tracking | None = None
     """Where runs are tracked; nothing is sent anywhere without it."""
     azureml_client: AzureMLClient | None = None
