@@ -122,3 +122,18 @@ def test_a_container_s_limit_counts_as_free_memory(tmp_path: Path) -> None:
     assert free_memory_bytes(tmp_path) == 350_000
     (tmp_path / "memory.max").write_text("max\n")
     assert free_memory_bytes(tmp_path) > 1_000_000
+
+
+def test_the_speed_of_the_machine_is_measured_once_and_kept_in_the_cache(tmp_path: Path) -> None:
+    from olivine.doctor.speed import check_speed
+    from olivine.hardware.machine import this_machine
+    from olivine.hardware.rates import kept_rates
+
+    assert check_speed(tmp_path / "none", this_machine())[0].state is State.OK
+    assert not (tmp_path / "none").exists()
+    (measured,) = check_speed(tmp_path, this_machine())
+    (kept,) = check_speed(tmp_path, this_machine())
+    assert "GFLOP/s in float32" in measured.text
+    assert "(kept in" in kept.text
+    assert measured.text.partition(" (")[0] == kept.text.partition(" (")[0]
+    assert kept_rates(tmp_path, this_machine()) is not None
