@@ -244,3 +244,9 @@ def test_what_is_not_available_yet_is_said_and_not_skipped(folder: Path) -> None
 def test_an_override_is_in_the_files_own_terms(folder: Path) -> None:
     found = loaded(folder, COOKBOOK, overrides=["passes.lora.config.lora_r=8"])
     assert found.workflow.passes["lora"].params["r"] == 8
+
+
+def test_an_mlflow_model_is_a_checkpoint_also_where_only_its_format_says_so(folder: Path) -> None:
+    model = {"type": "PyTorchModel", "config": {"model_path": "m", "model_file_format": "PyTorch.MLflow"}}
+    workflow = loaded(folder, changed("input_model", model)).workflow
+    assert (workflow.input_model.type, workflow.input_model.model_file_format) == ("HfModel", None)

@@ -282,6 +282,12 @@ class _Planner:
             where = self.loaded.locate("tracking")
             needed = Requirement("mlflow-skinny|mlflow", "mlflow", ">=3.1,<4")
             self.unavailable += check_requirements([needed], "tracking", where)
+        client = self.workflow.azureml_client
+        if client is not None and client.cloud_metadata:
+            self._note(
+                f"Azure is asked at {client.cloud_metadata.get('resource_manager', 'other addresses')}, as "
+                "azureml_client.cloud_metadata says: tokens are sent there"
+            )
         output_dir = Path(engine.output_dir)
         self._check_folders(output_dir)
         if self.unread:

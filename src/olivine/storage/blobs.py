@@ -91,8 +91,8 @@ class BlobFolder:
             container.credential,
             max_single_get_size=BLOCK,
             max_chunk_get_size=BLOCK,
-            # Only what takes moments is tried again in there: the outer loop waits, tells, and goes on where it was.
-            retry_policy=ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=1),
+            # Not tried again in there: the outer loop waits, tells, and goes on where it was.
+            retry_policy=ExponentialRetry(retry_total=0),
             read_timeout=self._stall_s,
             connection_timeout=min(20.0, self._stall_s),
         )

@@ -110,17 +110,22 @@ class Origins:
         workspace = self.workspace(address)
 
         def again() -> Container:
+            workspace.renew()
             return workspace.datastore(address.name)
 
-        return BlobFolder(again(), prefix, stall_s=self.stall_s, again=again)
+        return BlobFolder(workspace.datastore(address.name), prefix, stall_s=self.stall_s, again=again)
 
     def _of_registry(self, address: AzureAddress) -> list[Entry]:
         registry = self.workspace(address)
 
-        def again() -> Container:
+        def opened() -> Container:
             return registry.registry_asset(address.kind, address.name, address.version)
 
-        folder = BlobFolder(again(), "", stall_s=self.stall_s, again=again)
+        def again() -> Container:
+            registry.renew()
+            return opened()
+
+        folder = BlobFolder(opened(), "", stall_s=self.stall_s, again=again)
         return self._in(folder, address.path, str(address))
 
     @staticmethod

@@ -105,6 +105,12 @@ class Workspace:
             return f"registry {self.registry}"
         return f"workspace {self.scope.name}"
 
+    def renew(self) -> None:
+        """Ask for new tokens from now on."""
+        self._who = None
+        for name in ("credential", "ml"):
+            self.__dict__.pop(name, None)
+
     @property
     def subscription_id(self) -> str | None:
         """The subscription."""

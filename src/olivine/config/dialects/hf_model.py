@@ -29,6 +29,9 @@ def translate(document: Document) -> None:
     kind = str(model.get("type", "PyTorchModel")).lower()
     hf = model.get("hf_config")
     if hf is None:
+        if kind == "pytorchmodel" and "model_loader" not in model and _is_mlflow(model):
+            model.put("type", "HfModel", model.origins.get("type") or model.origin)
+            _file_format(document, model)
         if "type" not in model:
             model.put("type", "PyTorchModel" if "model_loader" in model else "HfModel", model.origin)
         return
@@ -100,6 +103,10 @@ def _components(document: Document, model: Section, hf: Section) -> None:
         parts.add(each, at)
     model.put("type", "CompositeModel", model.origins.get("type") or model.origin)
     model.put("model_components", parts, origin)
+
+
+def _is_mlflow(model: Section) -> bool:
+    return str(model.get("model_file_format", "")).lower().removeprefix("pytorch.") == "mlflow"
 
 
 def _file_format(document: Document, model: Section) -> None:
