@@ -77,7 +77,15 @@ def _address(document: Document, value: Section, kind: str) -> Any:
     for key in ("max_operation_retries", "operation_retry_interval"):
         document.without_effect(value, key, "azureml_client says it for all")
     version = value.get("version")
-    model = f"models/{value.get('name')}/versions/{version}" if version is not None else f"models/{value.get('name')}"
+    name = str(value.get("name"))
+    if "/" in name and kind in ("azuremlmodel", "azuremlregistrymodel"):
+        # Written so in configurations that went around; the service has no such names, and the SDK refuses them.
+        last = name.rpartition("/")[2]
+        document.note(
+            value.at("name"), f"assets of Azure Machine Learning have no slash in their names: {last} is meant"
+        )
+        name = last
+    model = f"models/{name}/versions/{version}" if version is not None else f"models/{name}"
     if kind == "azuremlregistrymodel":
         document.without_effect(value, "azureml_client", "a registry is reached without a workspace")
         return f"azureml://registries/{value.get('registry_name')}/{model}"
