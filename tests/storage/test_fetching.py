@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -65,11 +66,27 @@ def test_refreshing_asks_and_fetches_only_what_has_changed(server: Server, store
     sent = server.sent
     same = Fetcher(store, refresh=True).fetch(url)
     assert same.digest == first.digest
+    assert "has not changed" in str(same)
     assert server.sent - sent <= 1
     server.put("/rows.jsonl", ROWS * 2)
     new = Fetcher(store, refresh=True).fetch(url)
     assert (new.path / "rows.jsonl").read_bytes() == ROWS * 2
     assert Fetcher(store).fetch(url).digest == new.digest
+
+
+def test_what_is_overwritten_while_it_is_fetched_is_the_new_one_and_whole(
+    server: Server, store: Store, content: bytes
+) -> None:
+    url = server.put("/x.bin", content, x_ms_meta_sha256=hashlib.sha256(content).hexdigest())
+    server.faults = [Fault("truncate", 1 << 20), Fault("replace")]
+    server.replacement = content[::-1]
+
+    class Renamed(Patience):
+        def wait(self, name, error):  # type: ignore[no-untyped-def]
+            server.headers["/x.bin"] = {"x-ms-meta-sha256": hashlib.sha256(content[::-1]).hexdigest()}
+
+    found = Fetcher(store, patience=Renamed).fetch(url)
+    assert (found.path / "x.bin").read_bytes() == content[::-1]
 
 
 def test_another_signature_is_the_same_file(server: Server, store: Store) -> None:

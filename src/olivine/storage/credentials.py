@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from olivine.config.schema import AzureMLClient
-from olivine.errors import ConfigError, Location, UnavailableError
+from olivine.errors import ConfigError, UnavailableError
 
 CLOUDS = {
     "AzureCloud": "https://login.microsoftonline.com/",
@@ -16,7 +16,6 @@ CLOUDS = {
 """Where one signs in, by the name of the cloud."""
 _SERVICE_PRINCIPAL = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 _WORKLOAD_IDENTITY = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE")
-_HERE = Location(path="azureml_client.auth")
 
 
 def credential(client: AzureMLClient) -> Any:
@@ -78,7 +77,7 @@ def _need(auth: str, names: tuple[str, ...], client: AzureMLClient) -> None:
     missing = [name for name in names if not os.environ.get(name) and not given.get(name)]
     if missing:
         raise ConfigError(
-            f"auth: {auth} needs the environment variable{'s' if len(missing) > 1 else ''} {', '.join(missing)}",
-            where=_HERE,
+            f"azureml_client's auth: {auth} needs the environment variable{'s' if len(missing) > 1 else ''} "
+            f"{', '.join(missing)}",
             remedy="set them, or choose another auth",
         )

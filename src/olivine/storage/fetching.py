@@ -12,7 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,7 @@ class Fetched:
         digest: of the artifact.
         when: Unix time of fetching it.
         before: whether it was in the Store already.
+        asked: whether it was asked now whether it has changed.
     """
 
     address: str
@@ -64,11 +65,14 @@ class Fetched:
     digest: str
     when: float
     before: bool
+    asked: bool = True
 
     def __str__(self) -> str:
         if not self.before:
             return f"{self.address}: fetched, {size_in_words(self.size)}"
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.when))
+        if self.asked:
+            return f"{self.address} has not changed since it was fetched on {when}"
         return f"{self.address} is used as it was fetched on {when}; --refresh asks whether it has changed"
 
 
@@ -140,8 +144,8 @@ class Fetcher:
             before = artifact is not None
             if artifact is None:
                 artifact = self._make(digest, entries, shown, version)
-        self._record(key, shown, digest, version)
-        self._asked[key] = _fetched(shown, artifact, version, time.time() if not before else None, before)
+        self._record(key, shown, artifact, version)
+        self._asked[key] = _fetched(shown, artifact, version, artifact.manifest.created, before)
         return self._asked[key]
 
     def _key(self, text: str, select: Selection) -> str:
@@ -169,14 +173,19 @@ class Fetcher:
         with contextlib.suppress(OSError):
             os.utime(self._path(key))  # what is used is not collected
         self.store.record_use([digest])
-        return _fetched(str(address), artifact, str(version), float(when), True)
+        return replace(_fetched(str(address), artifact, str(version), float(when), True), asked=False)
 
     def _path(self, key: str) -> Path:
         return self.store.shared_dir / "fetched" / f"{key}.json"
 
-    def _record(self, key: str, shown: str, digest: str, version: str) -> None:
+    def _record(self, key: str, shown: str, artifact: Artifact, version: str) -> None:
         path = self._path(key)
-        content = {"address": shown, "digest": digest, "version": version, "fetched": time.time()}
+        content = {
+            "address": shown,
+            "digest": artifact.digest,
+            "version": version,
+            "fetched": artifact.manifest.created,
+        }
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             replace_file(path, json.dumps(content, indent=1).encode())
@@ -199,8 +208,7 @@ class Fetcher:
                 attributes={
                     "origin": {
                         entry.name: {
-                            "version": entry.facts.version,
-                            "sha256": entry.facts.sha256,
+                            "version": received[entry.name].version if entry.name in received else entry.facts.version,
                             "compared": received[entry.name].compared if entry.name in received else None,
                         }
                         for entry in entries
@@ -208,7 +216,11 @@ class Fetcher:
                 },
                 seconds=time.monotonic() - started,
             )
-        _compare(artifact, entries, shown, self.store)
+        # What was overwritten while it was fetched is another version than that which was listed.
+        same = [
+            each for each in entries if each.name not in received or received[each.name].version == each.facts.version
+        ]
+        _compare(artifact, same, shown, self.store)
         return artifact
 
 
@@ -278,7 +290,7 @@ class _Progress:
         self._tell(f"fetching {self._what}: {size_in_words(self._done)}{share}")
 
 
-def _fetched(shown: str, artifact: Artifact, version: str, when: float | None, before: bool) -> Fetched:
+def _fetched(shown: str, artifact: Artifact, version: str, when: float, before: bool) -> Fetched:
     return Fetched(
         address=shown,
         path=artifact.path,
@@ -287,7 +299,7 @@ def _fetched(shown: str, artifact: Artifact, version: str, when: float | None, b
         size=artifact.manifest.size,
         version=version,
         digest=artifact.digest,
-        when=artifact.manifest.created if when is None else when,
+        when=when,
         before=before,
     )
 

@@ -155,7 +155,7 @@ class Patience:
         pause = min(0.5 * 2**self.failures, LONGEST_WAIT_S)
         # Many clients that lost the same server should not all come back in the same moment.
         pause = max(error.retry_after or 0.0, pause * random.uniform(0.75, 1.25))
-        pause = min(pause, 4 * LONGEST_WAIT_S)
+        pause = min(pause, 4 * LONGEST_WAIT_S, max(self.limit_s - self.spent_s, 0.1))
         self.failures += 1
         self.spent_s += pause
         if self.told is not None and self.failures == 3:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from olivine.config.schema import AzureMLClient
-from olivine.errors import ConfigError, Location, OlivineError, PlanError, UnavailableError
+from olivine.errors import ConfigError, OlivineError, PlanError, UnavailableError
 from olivine.redaction import redact, remember
 from olivine.storage.credentials import credential
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 CLOUD_VARIABLE = "AZUREML_CURRENT_CLOUD"
 """Written by the SDK whenever a client is made; a process that inherits a name of its own making cannot import it."""
 STORAGE_ENDPOINT = "core.windows.net"
-_HERE = Location(path="azureml_client")
 _added_clouds: set[str] = set()
 
 
@@ -364,8 +363,7 @@ def scope_of(client: AzureMLClient) -> WorkspaceName:
             names = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"{path} cannot be read as the description of a workspace",
-                where=Location(path="azureml_client.aml_config_path"),
+                f"{path}, azureml_client's aml_config_path, cannot be read as the description of a workspace",
                 why=str(error),
                 remedy="download config.json from the workspace's page in the Azure portal",
             ) from None
@@ -375,8 +373,8 @@ def scope_of(client: AzureMLClient) -> WorkspaceName:
     missing = [key for key, value in found.items() if not isinstance(value, str) or not value]
     if missing:
         raise ConfigError(
-            f"the workspace is not named in full: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing",
-            where=_HERE,
+            f"azureml_client does not name the workspace in full: {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} missing",
             remedy="give subscription_id, resource_group and workspace_name, or a config.json as aml_config_path",
         )
     return WorkspaceName(str(found["subscription_id"]), str(found["resource_group"]), str(found["workspace_name"]))
