@@ -106,7 +106,10 @@ def write_checkpoint(folder: Path, shape: str) -> None:
 
 
 def _write_shard(file: Path, shapes: dict[str, tuple[int, ...]], random: np.random.Generator) -> None:
-    """Write one safetensors file of random bfloat16 matrices (standard deviation 0.02) and vectors of ones."""
+    """Write one safetensors file of random bfloat16 matrices (standard deviation 0.02) and vectors of ones.
+
+    The same rows come again every 512, so that a checkpoint of 30 GB is written as fast as the disk is.
+    """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     place = 0
     for name, shape in shapes.items():
@@ -118,12 +121,11 @@ def _write_shard(file: Path, shapes: dict[str, tuple[int, ...]], random: np.rand
     with open(file, "wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         for shape in shapes.values():
-            for start in range(0, shape[0], 4096):
-                rows = (min(4096, shape[0] - start), *shape[1:])
-                values = (
-                    random.standard_normal(rows, np.float32) * 0.02 if len(shape) > 1 else np.ones(rows, np.float32)
-                )
-                stream.write((values.view(np.uint32) >> 16).astype("<u2").tobytes())
+            rows = (min(512, shape[0]), *shape[1:])
+            values = random.standard_normal(rows, np.float32) * 0.02 if len(shape) > 1 else np.ones(rows, np.float32)
+            block = (values.view(np.uint32) >> 16).astype("<u2")
+            for start in range(0, shape[0], len(block)):
+                stream.write(block[: shape[0] - start].tobytes())
 
 
 def _write_tokenizer(folder: Path, vocabulary: int) -> None:
