@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from olivine.errors import StoreError
 from olivine.store import Store, digest_file, digest_json, digest_tree
 from olivine.store import digests as module
+from olivine.store.digests import DigestCache
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -206,3 +207,16 @@ def test_only_the_changed_file_of_a_folder_is_read_again(store, reads, tmp_path:
     reads.clear()
     Store(store.root).digest_tree(tmp_path / "model")
     assert reads == ["b"]
+
+
+def test_several_files_are_digested_at_a_time_and_remembered(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.bin" for number in range(5)]
+    for number, file in enumerate(files):
+        file.write_bytes(bytes([number]) * 1000)
+        os.utime(file, (1, 1))
+    cache = DigestCache(str(tmp_path / "digests"))
+    expected = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    assert cache.digest_files(files) == expected
+    assert cache.digest_files([files[3], files[0]]) == [expected[3], expected[0]]
+    with pytest.raises(StoreError, match=r"absent\.bin"):
+        DigestCache(str(tmp_path / "others")).digest_files([*files, tmp_path / "absent.bin"])

@@ -435,7 +435,9 @@ class _Planner:
         names = {each: str(each.relative_to(folder)) for each in files}
         unread = self._unread([each for each, name in names.items() if name not in known])
         if not unread:
-            content = [[name, known.get(name) or self.store.digest_file(each)] for each, name in names.items()]
+            rest = [each for each, name in names.items() if not known.get(name)]
+            read = dict(zip(rest, self.store.digest_files(rest), strict=True))
+            content = [[name, known.get(name) or read[each]] for each, name in names.items()]
             return f"files:{digest_json(content)}"
         self.unread += unread
         state = [[str(each), (at := each.stat()).st_size, at.st_mtime_ns, at.st_ino, at.st_dev] for each in files]

@@ -254,6 +254,15 @@ class Store:
         self._make_root_for_digests()
         return self._digests.digest_file(path)
 
+    def digest_files(self, paths: Sequence[StrPath]) -> list[str]:
+        """Return :meth:`digest_file` of each, several files at a time.
+
+        Raises:
+            StoreError: one cannot be read, or is being written to.
+        """
+        self._make_root_for_digests()
+        return self._digests.digest_files(paths)
+
     def knows_digest(self, path: StrPath) -> bool:
         """Return whether a file's digest is known without reading its content: it was read before, and is as it was."""
         return self._digests.is_known(path)

@@ -10,7 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
-SIZE = 1 << 29
+SIZE = 1 << 27
 """Bytes of layers that are tried; a model of less than twice that is tried whole."""
 
 
