@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test azurite lint types check bench clean
+.PHONY: demo test azurite lint types check bench audit clean
 
 demo: $(STAMP)
 	cd examples/phrase-tone && PATH="$(CURDIR)/$(BIN):$$PATH" ./demo.sh
@@ -23,13 +23,18 @@ $(AZURITE):
 		echo "Azurite could not be installed: the tests of Azure will be skipped"
 
 lint: $(STAMP)
-	$(BIN)/ruff check src tests examples benchmarks
-	$(BIN)/ruff format --check src tests examples benchmarks
+	$(BIN)/ruff check src tests examples benchmarks .ci
+	$(BIN)/ruff format --check src tests examples benchmarks .ci
 
 types: $(STAMP)
 	$(BIN)/mypy
 
 check: lint types test
+
+# Known weaknesses of what is installed; asks the package index, or --vulnerability-service osv.
+audit: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python -m pip_audit --local --skip-editable --desc off
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Olivine needs Python 3.11 or later; give it as PYTHON=...")'

@@ -76,6 +76,7 @@ def run(
         >>> result = olivine.run("workflow.yaml", overrides=["passes.lora.r=16"])  # doctest: +SKIP
         >>> result.metrics["final"]["accuracy"]  # doctest: +SKIP
     """
+    sink = on_event or (lambda event: None)
     made, store = prepare(
         config,
         overrides=overrides,
@@ -83,8 +84,9 @@ def run(
         trust_remote_code=trust_remote_code,
         allow_scripts=allow_scripts,
         layout=layout,
+        tell=lambda text: sink(Event("note", data={"text": text})),
     )
-    return execute(made, store, on_event or (lambda event: None))
+    return execute(made, store, sink)
 
 
 def execute(plan: Plan, store: Store, sink: Callable[[Event], None]) -> Result:
@@ -134,10 +136,21 @@ def prepare(
     store = Store(Path(loaded.workflow.engine.cache_dir))
     scripts = [Path(each).expanduser() for each in allow_scripts]
     fetcher = Fetcher(store, loaded.workflow.azureml_client, refresh, tell or (lambda text: None))
-    if loaded.workflow.engine.search_strategy:
-        from olivine.search.planning import plan_search
 
-        searched = plan_search(
+    def make() -> Plan:
+        if loaded.workflow.engine.search_strategy:
+            from olivine.search.planning import plan_search
+
+            return plan_search(
+                loaded,
+                store,
+                trust_remote_code=trust_remote_code,
+                scripts=scripts,
+                fetcher=fetcher,
+                fetch_models=fetch_models,
+                read_weights=read_weights,
+            )
+        return make_plan(
             loaded,
             store,
             trust_remote_code=trust_remote_code,
@@ -146,14 +159,36 @@ def prepare(
             fetch_models=fetch_models,
             read_weights=read_weights,
         )
-        return replace(check_resources(searched, loaded, force=force), layout=layout), store
-    made = make_plan(
-        loaded,
-        store,
-        trust_remote_code=trust_remote_code,
-        scripts=scripts,
-        fetcher=fetcher,
-        fetch_models=fetch_models,
-        read_weights=read_weights,
-    )
-    return replace(check_resources(made, loaded, force=force), layout=layout), store
+
+    made = check_resources(make(), loaded, force=force)
+    if fetch_models and _download(made, tell or (lambda text: None)):
+        # Now it is known what the models are, down to their commits.
+        made = check_resources(make(), loaded, force=force)
+    made = replace(made, layout=layout)
+    if layout is not None:
+        from olivine.engine.layouts import check_folder
+
+        check_folder(made)
+    return made, store
+
+
+def _download(plan: Plan, tell: Callable[[str], None]) -> bool:
+    """Fetch the models on the hub that Steps on this machine take. Return whether there were any."""
+    absent = {
+        (source.hub, source.revision): source
+        for step in plan.steps
+        if not step.system
+        for source in step.sources.values()
+        if source.hub is not None
+    }
+    for (name, revision), source in absent.items():
+        from olivine.errors import OlivineError
+        from olivine.models.hub import fetch
+
+        assert name is not None
+        tell(f"downloading {name}")
+        try:
+            fetch(name, revision, code=plan.trust_remote_code)
+        except OlivineError as error:
+            raise error.placed(source.where) from None
+    return bool(absent)

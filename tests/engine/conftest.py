@@ -13,7 +13,7 @@ import pytest
 PLUGIN = '''
 """A pass that copies the model, and misbehaves on request."""
 
-import os, shutil, signal, time
+import os, shutil, signal, threading, time
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -25,7 +25,7 @@ from olivine.passes.estimate import Estimate
 class CopyParams(Params):
     mark: str = ""
     """Text to leave in the copy."""
-    behave: Literal["well", "raise", "exhaust", "die", "fill", "nothing", "slow", "hoard"] = "well"
+    behave: Literal["well", "raise", "exhaust", "die", "fill", "nothing", "slow", "hoard", "hang", "busy"] = "well"
     """How to end."""
     journal: str = ""
     """File that gets a line each time the pass runs."""
@@ -66,6 +66,12 @@ class Copy(Pass[CopyParams]):
             for _ in range(100):
                 held.append(bytearray(os.urandom(1)) * 20_000_000)
                 time.sleep(0.05)
+        if params.behave == "hang":
+            threading.Event().wait()
+        if params.behave == "busy":
+            end = time.monotonic() + 4
+            while time.monotonic() < end:
+                pass
         if params.behave == "nothing":
             return PassResult()
         for file in context.inputs["model"].iterdir():

@@ -220,3 +220,49 @@ def test_running_out_of_memory_is_told_with_the_peak_and_what_takes_less(project
     assert peak is not None, said
     assert float(peak[1]) * (1000 if peak[2] == "GB" else 1) > (400 if behave == "die" else 20)
     assert "In passes.first set mark: less (2 MB)" in said
+
+
+def test_a_worker_that_hangs_is_stopped_and_the_log_says_where_it_stood(project) -> None:
+    project.write(first={"behave": "hang"})
+    stopped = project.olivine("run", "workflow.json", "--set", "engine.hang_timeout=1")
+    assert stopped.returncode == 1
+    said = " ".join(stopped.stderr.split())
+    assert "passes.first: first was stopped: for 1 s its worker said nothing" in said
+    assert "engine.hang_timeout" in said
+    log = next(project.cache.glob("runs/*/log.txt")).read_text()
+    assert "in run" in log
+    assert "copy_plugin.py" in log
+    project.write(first={"behave": "well"})
+    assert project.olivine("run", "workflow.json").returncode == 0
+
+
+def test_a_worker_that_is_only_slow_is_not_stopped(project) -> None:
+    project.write(first={"behave": "busy"})
+    done = project.olivine("run", "workflow.json", "--set", "engine.hang_timeout=1")
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_another_machine_has_made_is_taken_from_the_shared_cache(project) -> None:
+    project.write(first={"mark": "a"}, second={"mark": "b"})
+    team = project.folder / "team"
+    share = ("--set", f'engine.shared_cache={{"url": "{team}", "writable": true}}')
+    assert project.olivine("run", "workflow.json", *share).returncode == 0
+    assert project.times_run() == 2
+    elsewhere = ("--set", f"engine.shared_cache={team}", "--set", "engine.output_dir=other")
+    done = project.olivine("run", "workflow.json", *elsewhere, "--set", "engine.cache_dir=other-cache")
+    assert done.returncode == 0, done.stderr
+    assert project.times_run() == 2
+    assert (project.folder / "other" / "mark.txt").read_text() == "b"
+    next(team.glob("artifacts/*/*/files/mark.txt")).write_text("x")
+    again = project.olivine("run", "workflow.json", *elsewhere, "--set", "engine.cache_dir=third-cache")
+    assert again.returncode == 0, again.stderr
+    assert "is damaged" in " ".join(again.stdout.split())
+    assert project.times_run() == 3
+
+
+def test_a_shared_cache_that_cannot_be_reached_is_told_once_and_the_run_goes_on(project) -> None:
+    project.write(first={"mark": "a"}, second={"mark": "b"})
+    done = project.olivine("run", "workflow.json", "--set", "engine.shared_cache=http://127.0.0.1:9/cache")
+    assert done.returncode == 0, done.stderr
+    assert " ".join(done.stdout.split()).count("does not answer") == 1
+    assert project.times_run() == 2

@@ -271,3 +271,106 @@ def test_names_of_passes_and_data_cannot_lead_anywhere(tmp_path: Path, model: Pa
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert sorted(each.name for each in tmp_path.iterdir()) == ["model", "workflow.json"]
+
+
+def test_code_of_another_repository_does_not_run_for_a_model_s_sake(tmp_path: Path, model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "m.C", "AutoModelForCausalLM": "evil/code--modeling.M"}
+    (model / "config.json").write_text(json.dumps(config))
+    workflow = {"input_model": {"model_path": "model"}, "passes": {"b": {"type": "ModelBuilder", "precision": "int4"}}}
+    refused = plan(tmp_path, workflow, "--trust-remote-code")
+    assert refused.returncode == 2
+    assert "takes code from another repository: evil/code--modeling.M" in " ".join(refused.stderr.split())
+    assert plan(tmp_path, workflow).returncode == 0
+
+
+def test_code_in_a_subfolder_counts_in_the_digest(model: Path) -> None:
+    from olivine.models.remote_code import describe_code
+
+    (model / "modeling.py").write_text("from .inner import x")
+    (model / "inner").mkdir()
+    (model / "inner" / "x.py").write_text("1")
+    before = describe_code(model)
+    assert before.startswith("inner/x.py, modeling.py (sha256 ")
+    (model / "inner" / "x.py").write_text("2")
+    assert describe_code(model) != before
+
+
+def test_a_script_that_may_run_is_shown_with_its_digest_and_runs_only_as_it_was_shown(
+    tmp_path: Path, model: Path
+) -> None:
+    import hashlib
+
+    from olivine.evaluate.custom import check_scripts
+
+    script = tmp_path / "metric.py"
+    script.write_text("def score(model):\n    return 1.0\n")
+    metric = {
+        "type": "custom",
+        "user_config": {"user_script": "metric.py", "evaluate_func": "score"},
+        "sub_types": [{"name": "score", "higher_is_better": True}],
+    }
+    workflow = {
+        "input_model": {"model_path": "model"},
+        "evaluators": {"e": {"metrics": [metric]}},
+        "engine": {"evaluator": "e"},
+    }
+    assert plan(tmp_path, workflow).returncode == 3
+    shown = plan(tmp_path, workflow, "--allow-script", "metric.py")
+    digest = hashlib.sha256(script.read_bytes()).hexdigest()
+    assert shown.returncode == 0, shown.stderr
+    assert f"code of a metric will run: metric.py (sha256 {digest[:16]})" in shown.stdout
+    metrics = [{"index": 0, "params": {"user_config": {"user_script": str(script)}}}]
+    check_scripts(metrics, {"0": digest})
+    script.write_text("import os\n")
+    with pytest.raises(OlivineError, match="has changed since the plan was made"):
+        check_scripts(metrics, {"0": digest})
+
+
+def test_an_adapter_that_is_a_pickle_is_refused(tmp_path: Path, model: Path, trap: Trap) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 4}')
+    (adapter / "adapter_model.bin").write_bytes(pickle.dumps(trap))
+    done = plan(
+        tmp_path,
+        {
+            "input_model": {"model_path": "model", "adapter_path": "adapter"},
+            "passes": {"merge": {"type": "MergeAdapterWeights"}},
+        },
+    )
+    assert done.returncode == 2
+    said = " ".join(done.stderr.split())
+    assert "pickles (adapter_model.bin)" in said
+    assert "weights_only=True" in said
+    assert not trap.sprung.exists()
+
+
+def test_an_mlflow_model_cannot_link_to_a_checkpoint_elsewhere(tmp_path: Path, model: Path) -> None:
+    folder = tmp_path / "mlflow"
+    folder.mkdir()
+    (folder / "MLmodel").write_text("flavors: {}\n")
+    (folder / "model").symlink_to(model, target_is_directory=True)
+    with pytest.raises(ModelError, match="outside the model's folder"):
+        read_checkpoint(folder)
+
+
+def test_the_command_that_converts_pickles_runs_no_code_of_theirs(tmp_path: Path, model: Path, trap: Trap) -> None:
+    import shlex
+
+    import torch
+    from safetensors.torch import load_file
+
+    tensors = load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    torch.save(tensors, model / "pytorch_model.bin")
+    with pytest.raises(ModelError) as caught:
+        read_checkpoint(model)
+    command = "python -c " + caught.value.problems[0].remedy.partition("python -c ")[2].partition(" (or take")[0]
+    program = shlex.split(command)[2].replace("'IN'", repr(str(model))).replace("'OUT'", repr(str(tmp_path / "out")))
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=120)
+    assert set(read_checkpoint(tmp_path / "out").tensors) == set(tensors)
+    (model / "pytorch_model.bin").write_bytes(pickle.dumps(trap))
+    failed = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120)
+    assert failed.returncode != 0
+    assert not trap.sprung.exists()

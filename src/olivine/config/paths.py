@@ -51,6 +51,8 @@ def make_absolute(workflow: Workflow, base: Path, *, olive: bool) -> Workflow:
                 update={
                     "cache_dir": str(_normal(out / _expanded(engine.cache_dir))),
                     "output_dir": str(_normal(out / _expanded(engine.output_dir))),
+                    "shared_cache": engine.shared_cache
+                    and engine.shared_cache.model_copy(update={"url": input_path(engine.shared_cache.url)}),
                 }
             ),
         }

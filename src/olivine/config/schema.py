@@ -610,6 +610,21 @@ class Packaging(Node):
     """AzureMLDeployment: endpoint, deployment, compute."""
 
 
+class SharedCache(Node):
+    """A Store that others fill or use too."""
+
+    url: str
+    """Folder or address of a Store, as fsspec knows it: ``/mnt/team/olivine``, ``https://...``, ``s3://...``.
+    Credentials come from the environment."""
+    writable: bool = False
+    """Whether results that are made here are put there."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_address(cls, value: Any) -> Any:
+        return {"url": value} if isinstance(value, str) else value
+
+
 class Engine(Node):
     """How the workflow runs and where its results go."""
 
@@ -627,6 +642,9 @@ class Engine(Node):
     """``false`` or nothing: run the passes in order."""
     cache_dir: str = ".olivine-cache"
     """The Store. Runs may share one."""
+    shared_cache: SharedCache | None = None
+    """A Store elsewhere that is asked for what ``cache_dir`` lacks: its address, or ``{url, writable}``. What it gives
+    is checked against its digests."""
     output_dir: str = "models"
     """Where the final model is put."""
     output_name: str | None = None
@@ -638,6 +656,9 @@ class Engine(Node):
     max_memory: int | str | None = None
     """Memory that a Step may take, in bytes or like ``12GB``. The plan refuses a Step that needs more, and one that
     takes more all the same is stopped before the system stops something else."""
+    hang_timeout: float | None = Field(default=1800, gt=0)
+    """Seconds after which a Step is stopped whose worker neither says, computes, reads nor writes anything; ``null``:
+    never. A Step that is only slow is not stopped."""
     log_severity_level: int = Field(default=1, ge=0, le=4)
     """How much of what libraries log goes to the run's log file: 0 everything, 4 only fatal errors."""
 

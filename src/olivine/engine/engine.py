@@ -29,6 +29,7 @@ from olivine.systems.requests import reference, step_request
 if TYPE_CHECKING:
     from olivine.engine.tracking import Tracker
     from olivine.store import Artifact, Staging, Store
+    from olivine.store.shared import SharedStore
 
 
 def run_plan(
@@ -90,6 +91,11 @@ class Run:
         self.together = True
         self.tracker: Tracker | None = None
         self.record: dict[str, Any] = {}
+        self.shared: SharedStore | None = None
+        if (shared := plan.workflow.engine.shared_cache) is not None:
+            from olivine.store.shared import shared_store
+
+            self.shared = shared_store(shared.url, shared.writable)
 
     def run(self) -> Result:
         self.emit(
@@ -155,12 +161,35 @@ class Run:
                 self.done(planned, artifact, cached=True)
                 return
             with self.store.lock(planned.digest, self.told_of_waiting(planned.name)):
-                artifact = self.store.find(planned.digest)
+                artifact = self.store.find(planned.digest) or self.fetch_shared(planned)
                 if artifact is None:
                     artifact = self.make(planned)
                     self.done(planned, artifact, cached=False)
                     return
         self.done(planned, artifact, cached=True)
+
+    def fetch_shared(self, planned: PlannedStep) -> Artifact | None:
+        """Take a Step's result from the shared Store, if there is one and it has it."""
+        if self.shared is None:
+            return None
+        artifact = self.shared.fetch(planned.digest, self.store)
+        self.tell_shared(planned)
+        if artifact is not None:
+            self.emit("note", planned.name, text="its result was found in the shared cache")
+        return artifact
+
+    def put_shared(self, planned: PlannedStep, artifact: Artifact) -> None:
+        """Put a Step's result into the shared Store, if that may be written."""
+        if self.shared is not None:
+            self.shared.put(artifact)
+            self.tell_shared(planned)
+
+    def tell_shared(self, planned: PlannedStep) -> None:
+        """Pass on what went wrong with the shared Store."""
+        assert self.shared is not None
+        for warning in self.shared.warnings:
+            self.emit("note", planned.name, text=warning)
+        self.shared.warnings.clear()
 
     def make(self, planned: PlannedStep) -> Artifact:
         """Run a Step and put its result into the Store."""
@@ -202,7 +231,7 @@ class Run:
         if not is_pass:
             text = json.dumps(answer.metrics, indent=2, ensure_ascii=False)
             (staging.path / "metrics.json").write_text(text + "\n", encoding="utf-8")
-        return staging.commit(
+        artifact = staging.commit(
             format=str(planned.produces),
             step=planned.step.model_dump(mode="json") | {"name": planned.name},
             inputs=dict(planned.step.inputs),
@@ -212,6 +241,8 @@ class Run:
             seconds=answer.seconds,
             peak_memory=answer.peak_memory,
         )
+        self.put_shared(planned, artifact)
+        return artifact
 
     # Several Steps at once ------------------------------------------------------------------------------------------
 
@@ -223,7 +254,7 @@ class Run:
                 name = next(each.name for each in waiting if each.digest == digest)
                 held.enter_context(self.store.lock(digest, self.told_of_waiting(name)))
             # Meanwhile another process may have made some.
-            waiting = [each for each in waiting if self.store.find(each.digest) is None]
+            waiting = [each for each in waiting if (self.store.find(each.digest) or self.fetch_shared(each)) is None]
             if not waiting:
                 return
             stagings = {each.digest: held.enter_context(self.store.stage(each.digest)) for each in waiting}
@@ -344,7 +375,7 @@ class Run:
 
                 self.emit("note", text=f"downloading {source.hub}")
                 try:
-                    self.fetched[source.hub] = fetch(source.hub, source.revision)
+                    self.fetched[source.hub] = fetch(source.hub, source.revision, code=self.plan.trust_remote_code)
                 except OlivineError as error:
                     raise error.placed(source.where) from None
             found = self.fetched[source.hub]

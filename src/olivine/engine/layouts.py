@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olivine.errors import ConfigError
+from olivine.store.disk import bad_name
 
 if TYPE_CHECKING:
     from olivine.engine.result import Result
@@ -70,6 +71,23 @@ def model_folder(layout: str, plan: Plan) -> str:
         passes = "-".join(plan.workflow.passes)
         return f"{passes}/{_prefix(plan)}_model"
     return {"olive-0.7": "output_model/model", "olive-0.8": "model", "olive-0.10": ""}[layout]
+
+
+def check_folder(plan: Plan) -> None:
+    """Refuse names that would lead out of the output folder.
+
+    Raises:
+        ConfigError: the name of a pass, or ``engine.output_name``, does.
+    """
+    assert plan.layout is not None
+    folder = model_folder(plan.layout, plan)
+    if folder and (fault := bad_name(folder)):
+        raise ConfigError(
+            f"{plan.layout} makes {folder!r} of the passes' names and engine.output_name, and that is no folder in "
+            "the output folder",
+            why=fault,
+            remedy="rename the passes, or correct engine.output_name",
+        )
 
 
 def old_output(layout: str, plan: Plan, result: Result) -> OldOutput:

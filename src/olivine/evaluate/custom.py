@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ from olivine.errors import ConfigError, Location, OlivineError, Problem
 from olivine.evaluate.base import Metric, MetricContext
 from olivine.evaluate.known import UserConfig
 from olivine.passes.base import Format, Params
+from olivine.store.digests import digest_file
 
 
 class CustomParams(Params):
@@ -118,6 +119,27 @@ class Custom(Metric[CustomParams]):
                 remedy="return numbers by name, or one number",
             )
         return numbers
+
+
+def check_scripts(metrics: Sequence[Mapping[str, Any]], digests: Mapping[str, str]) -> None:
+    """Refuse scripts that are no longer what the plan showed.
+
+    Args:
+        metrics: as in a Step's parameters.
+        digests: SHA-256 of each script by the metric's index, as the plan found it.
+
+    Raises:
+        OlivineError: one has changed, or is gone.
+    """
+    for metric in metrics:
+        expected = digests.get(str(metric["index"]))
+        if expected is None:
+            continue
+        file = Path(metric["params"]["user_config"]["user_script"])
+        if not file.is_file() or digest_file(file) != expected:
+            raise OlivineError(
+                f"{file} has changed since the plan was made", remedy="read it again, and run the same command again"
+            )
 
 
 def load_script(file: Path, script_dir: str | None) -> ModuleType:

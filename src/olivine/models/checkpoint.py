@@ -67,6 +67,12 @@ _CONVERT = (
 )
 
 
+_CONVERT_ADAPTER = (
+    'convert it once, in its folder: python -c "import torch, safetensors.torch as s; '
+    "s.save_file(torch.load('adapter_model.bin', weights_only=True), 'adapter_model.safetensors')\""
+)
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """One tensor of a checkpoint.
@@ -230,7 +236,11 @@ def model_files(path: Path) -> tuple[Path, ...]:
     """
     format = detect_format(path)
     if format is Format.MLFLOW:
-        return tuple(sorted(file for file in path.rglob("*") if file.is_file()))
+        _check_inside(path, _inner_checkpoint(path))
+        every = sorted(file for file in path.rglob("*") if file.is_file())
+        for file in every:
+            _check_small_file(file)
+        return tuple(every)
     here = [file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")]
     if format in (Format.GENAI, Format.ONNX):
         for file in here:
@@ -249,6 +259,7 @@ def model_files(path: Path) -> tuple[Path, ...]:
     for file in found:
         _check_small_file(file)
     if format is Format.PEFT and (path / "base").is_dir():
+        _check_inside(path, path / "base")
         found += model_files(path / "base")
     return tuple(sorted(found))
 
@@ -435,6 +446,17 @@ def _check_small_file(file: Path) -> None:
         )
 
 
+def _check_inside(path: Path, folder: Path | None) -> None:
+    """Refuse a folder of a model that is a link to a folder elsewhere."""
+    if folder is not None and not folder.resolve().is_relative_to(path.resolve()):
+        raise ModelError(
+            f"{folder.name} is a link to {folder.resolve()}, outside the model's folder",
+            where=Location(str(folder)),
+            why="a model from elsewhere could so have files of this machine copied into its result",
+            remedy="if it is yours, put a copy there",
+        )
+
+
 def _read_json(file: Path) -> dict[str, Any]:
     """Read a JSON object, or raise a ModelError that names the line."""
     _check_small_file(file)
@@ -471,7 +493,7 @@ def _no_weights(path: Path, wanted: str) -> ModelError:
             f"the weights in {path} are pickles ({_some(pickles)}), and Olivine reads safetensors only",
             where=Location(str(path)),
             why="loading a pickle runs whatever code its author put into it",
-            remedy=_CONVERT,
+            remedy=_CONVERT_ADAPTER if wanted == ADAPTER else _CONVERT,
         )
     parts = sorted(file.name for file in path.glob("*.safetensors"))
     if parts:

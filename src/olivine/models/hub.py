@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ PATTERNS = ("*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt", "*.jinj
 """What is downloaded: weights as safetensors, configuration, tokenizer, chat template. No pickles, no other formats."""
 CODE_PATTERNS = ("*.py",)
 """What is downloaded beside that when code of the model's own is allowed to run."""
+_DOWNLOADS = 3
+"""How often files that came damaged are asked for in all."""
 _LEFT_OUT = ("onnx/*", "original/*", "*/*.safetensors")
 
 
@@ -66,7 +69,7 @@ def fetch(model_path: str, revision: str | None = None, *, code: bool = False) -
     """Download a model from the Hugging Face hub into this machine's cache and return its folder.
 
     Only safetensors, configuration and tokenizer files are asked for (:data:`PATTERNS`). What an earlier, interrupted
-    download left is not asked for again.
+    download left is not asked for again. Every file is compared with the digest under which the hub keeps it.
 
     Args:
         code: whether the Python files that come with the model are wanted too.
@@ -85,12 +88,22 @@ def fetch(model_path: str, revision: str | None = None, *, code: bool = False) -
         ) from None
     asked, local = _asked(model_path, revision), _otherwise(model_path)
     try:
-        folder = huggingface_hub.snapshot_download(
-            model_path,
-            revision=revision,
-            allow_patterns=[*PATTERNS, *(CODE_PATTERNS if code else ())],
-            ignore_patterns=list(_LEFT_OUT),
-        )
+        for _ in range(_DOWNLOADS):
+            folder = huggingface_hub.snapshot_download(
+                model_path,
+                revision=revision,
+                allow_patterns=[*PATTERNS, *(CODE_PATTERNS if code else ())],
+                ignore_patterns=list(_LEFT_OUT),
+            )
+            damaged = _remove_damaged(Path(folder))
+            if not damaged:
+                break
+        else:
+            raise UnavailableError(
+                f"{', '.join(damaged)} of {asked} came damaged from the hub",
+                why="its digest is not the one that the hub gives; what came was removed",
+                remedy=f"check the network and HF_ENDPOINT, {local}",
+            )
     except errors.GatedRepoError:
         raise UnavailableError(
             f"the hub gives {asked} only to those who accepted its licence",
@@ -127,6 +140,34 @@ def fetch(model_path: str, revision: str | None = None, *, code: bool = False) -
             remedy="take a revision or a copy of the model that has safetensors, or convert it once where you trust it",
         )
     return found
+
+
+def _remove_damaged(snapshot: Path) -> list[str]:
+    """Remove from the hub's cache what has not the digest that it is named for; return the names, sorted.
+
+    The cache names a file's content for the hub's ETag: large files by their SHA-256, others by the SHA-1 of their Git
+    blob. A name of another form, and a copy where the system has no links, tells no digest.
+    """
+    damaged = []
+    for file in sorted(snapshot.rglob("*")):
+        if not file.is_symlink() or not file.is_file():
+            continue
+        blob = file.resolve()
+        size = blob.stat().st_size
+        if re.fullmatch(r"[0-9a-f]{64}", blob.name):
+            digest = hashlib.sha256()
+        elif re.fullmatch(r"[0-9a-f]{40}", blob.name):
+            digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+        else:
+            continue
+        with open(blob, "rb") as content:
+            while block := content.read(2**20):
+                digest.update(block)
+        if digest.hexdigest() != blob.name:
+            damaged.append(str(file.relative_to(snapshot)))
+            file.unlink()
+            blob.unlink()
+    return damaged
 
 
 def _cached(model_id: str, revision: str) -> Path | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def describe_code(folder: Path) -> str:
@@ -11,10 +13,25 @@ def describe_code(folder: Path) -> str:
 
     The digest is the first 16 hexadecimal digits of SHA-256 over names and contents.
     """
-    files = sorted(folder.glob("*.py"))
+    files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*.py") if file.is_file()}
     if not files:
-        return "none is in the folder; the hub's cache would be asked for what config.json names"
+        return "none is in the folder, so what config.json names cannot be loaded"
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
-    return f"{', '.join(file.name for file in files)} (sha256 {digest.hexdigest()[:16]})"
+    for name, file in sorted(files.items()):
+        digest.update(name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    return f"{', '.join(sorted(files))} (sha256 {digest.hexdigest()[:16]})"
+
+
+def code_elsewhere(config: Mapping[str, Any]) -> list[str]:
+    """Return the classes that a ``config.json`` takes from other repositories (``org/name--module.Class``), sorted."""
+    found: set[str] = set()
+    waiting: list[Any] = [config.get("auto_map")]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str) and "--" in value:
+            found.add(value)
+        elif isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return sorted(found)

@@ -288,6 +288,9 @@ class _Planner:
                 f"Azure is asked at {client.cloud_metadata.get('resource_manager', 'other addresses')}, as "
                 "azureml_client.cloud_metadata says: tokens are sent there"
             )
+        if engine.shared_cache is not None:
+            where = self.loaded.locate("engine.shared_cache")
+            self.unavailable += check_requirements([Requirement("fsspec", "remote", "")], "engine.shared_cache", where)
         output_dir = Path(engine.output_dir)
         self._check_folders(output_dir)
         if self.unread:
@@ -361,10 +364,8 @@ class _Planner:
                 "is not on this machine yet" if "/" in given.model_path else "is no folder here, but an id of the hub"
             )
             self.notes.append(f"{given.model_path} ({revision}) {absent}: it will be downloaded first")
-            facts = self._on_the_hub(given.model_path, revision)
-            identity = f"hub:{given.model_path}@{revision}"
-            source = Source(hub=given.model_path, revision=revision, identity=identity, where=self.loaded.locate(path))
-            return source, facts, None
+            facts = self._facts_from_the_hub(given.model_path, revision)
+            return self._on_the_hub(revision, path), facts, None
         try:
             checkpoint = read_checkpoint(located.path)
         except OlivineError as error:
@@ -372,6 +373,14 @@ class _Planner:
             return unknown
         if located.revision:
             identity = f"hub:{given.model_path}@{located.revision}"
+            # What is kept of the run names the commit, so that it can be repeated when the branch has moved on.
+            pinned = given.load_kwargs.model_copy(update={"revision": located.revision})
+            self.workflow = self.workflow.model_copy(
+                update={"input_model": given.model_copy(update={"load_kwargs": pinned})}
+            )
+            if self.trust and checkpoint.needs_remote_code and not any(located.path.glob("*.py")):
+                self.notes.append(f"the code that comes with {given.model_path} will be downloaded first")
+                return self._on_the_hub(located.revision, path), ModelFacts(Format.HF), None
         else:
             # Only what shapes the model: a link in the folder may lead to the whole disk.
             identity = self._identity(located.path, checkpoint.files, known)
@@ -391,8 +400,18 @@ class _Planner:
                 "used (--trust-remote-code allows it)"
             )
         if self.trust and (checkpoint.needs_remote_code or any(located.path.glob("*.py"))):
-            from olivine.models.remote_code import describe_code
+            from olivine.models.remote_code import code_elsewhere, describe_code
 
+            if elsewhere := code_elsewhere(checkpoint.config):
+                self._problem(
+                    Problem(
+                        f"the model's config.json takes code from another repository: {', '.join(elsewhere)}",
+                        self.loaded.locate(path),
+                        "--trust-remote-code is for the code that lies in the model's own folder, which the plan shows "
+                        "with its digest; that of another repository can change without notice",
+                        "copy that code into the model's folder and correct auto_map",
+                    )
+                )
             self.notes.append(f"code that comes with the model will run: {describe_code(located.path)}")
         if given.adapter_path is None:
             return source, facts, None
@@ -414,6 +433,10 @@ class _Planner:
                 )
             )
             return Source(path=adapter), replace(facts, format=Format.PEFT), source
+        try:
+            read_checkpoint(adapter)
+        except OlivineError as error:
+            self._error(error, "input_model.adapter_path")
         files = [path for path in adapter.rglob("*") if path.is_file()]
         own = sum(path.stat().st_size for path in files if path.suffix == ".safetensors" and path.parent == adapter)
         if self._unread(files):
@@ -450,7 +473,7 @@ class _Planner:
         unread = sum(each.stat().st_size for each in files if not self.store.knows_digest(each))
         return unread if unread > READ_AT_ONCE else 0
 
-    def _on_the_hub(self, model_id: str, revision: str) -> ModelFacts:
+    def _facts_from_the_hub(self, model_id: str, revision: str) -> ModelFacts:
         """Return what the hub says of a model that is not on this machine.
 
         A hub that does not answer is no fault of the plan: the run will say so if it still does not.
@@ -472,6 +495,11 @@ class _Planner:
             parameters=found.parameters,
             weights=found.bytes,
         )
+
+    def _on_the_hub(self, revision: str, path: str) -> Source:
+        """Return the input model as something to be downloaded."""
+        name = self.workflow.input_model.model_path
+        return Source(hub=name, revision=revision, identity=f"hub:{name}@{revision}", where=self.loaded.locate(path))
 
     # Passes ---------------------------------------------------------------------------------------------------------
 
@@ -794,6 +822,9 @@ class _Planner:
             if script is not None:
                 params = self._script(params, script, place)
                 scripts[str(index)] = self.store.digest_file(file) if (file := self._file(script)).is_file() else ""
+                will_run = f"code of a metric will run: {script} (sha256 {scripts[str(index)][:16]})"
+                if will_run not in self.notes:
+                    self.notes.append(will_run)
             if metric_type.compares:
                 recording = self._record(metric_type, params, own, place)
                 if recording is not None:

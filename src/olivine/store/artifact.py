@@ -117,6 +117,11 @@ class Manifest:
         except (KeyError, TypeError) as error:
             raise Damaged(f"its manifest is not one: {error}") from error
         for entry in files:
+            texts, numbers = (entry.path, entry.sha256), (entry.size, entry.mtime_ns)
+            if not all(type(each) is str for each in texts) or not all(type(each) is int for each in numbers):
+                raise Damaged("its manifest is not one: a file's entry holds something else")
+            if entry.size < 0 or not 0 <= entry.mtime_ns < 2**63:
+                raise Damaged(f"its manifest gives {entry.path} an impossible size or time")
             if bad_name(entry.path):
                 raise Damaged(f"its manifest names a file outside of it: {entry.path}")
         return manifest
@@ -160,6 +165,20 @@ def read_manifest(folder: str, digest: str) -> Manifest:
         if error.errno == errno.EIO:
             raise Damaged(f"its manifest cannot be read: {error.strerror}") from error
         raise
+    return parse_manifest(content, expected, digest)
+
+
+def parse_manifest(content: bytes, expected: str, digest: str) -> Manifest:
+    """Read ``manifest.json``.
+
+    Args:
+        content: of that file.
+        expected: its SHA-256, as the file beside it says.
+        digest: the Step whose artifact is wanted.
+
+    Raises:
+        Damaged: it is altered, no manifest, or of another artifact.
+    """
     if hashlib.sha256(content).hexdigest() != expected:
         raise Damaged("its manifest does not match the digest beside it")
     try:

@@ -577,14 +577,39 @@ class Staging:
                 history=redacted(tuple(history)),
                 olivine=__version__,
             )
-            for name, content in manifest_files(manifest).items():
-                write_file(os.path.join(self._folder, name), content)
-            write_file(os.path.join(self._folder, USED), b"", sync=False)
-            sync_folder(self._folder)
-            artifact = self._store._commit(self._folder, manifest)
-            checkpoint = self._store._at("checkpoints", self._digest)
-            if os.path.lexists(checkpoint):
-                remove_tree(checkpoint)
+            return self._appear(manifest)
+
+    def adopt(self, manifest: Manifest) -> Artifact:
+        """Make what is in :attr:`path`, which another Store's ``manifest`` describes, the artifact.
+
+        Raises:
+            Damaged: a file has not the size or the content that the manifest says, or is not in it, or is missing.
+            StoreError: the disk is full.
+        """
+        with disk_errors(self._folder):
+            there = {entry.path: entry for entry in self._seal()}
+            for entry in manifest.files:
+                found = there.pop(entry.path, None)
+                if found is None:
+                    raise Damaged(f"{entry.path} is missing")
+                if found.size != entry.size:
+                    raise Damaged(f"{entry.path} has not the {entry.size} bytes that its manifest says")
+                if found.sha256 != entry.sha256:
+                    raise Damaged(f"the content of {entry.path} is not what its manifest says")
+            if there:
+                raise Damaged(f"{next(iter(there))} is not in its manifest")
+            return self._appear(manifest)
+
+    def _appear(self, manifest: Manifest) -> Artifact:
+        """Write the manifest beside the files, sealed before, and put the folder into its place."""
+        for name, content in manifest_files(manifest).items():
+            write_file(os.path.join(self._folder, name), content)
+        write_file(os.path.join(self._folder, USED), b"", sync=False)
+        sync_folder(self._folder)
+        artifact = self._store._commit(self._folder, manifest)
+        checkpoint = self._store._at("checkpoints", self._digest)
+        if os.path.lexists(checkpoint):
+            remove_tree(checkpoint)
         return artifact
 
     def _seal(self) -> tuple[FileEntry, ...]:

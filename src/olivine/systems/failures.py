@@ -157,6 +157,19 @@ def beyond_limit(step: str, taken: int, limit: int, remedy: str = "") -> StepErr
     )
 
 
+def hung(step: str, seconds: float) -> StepError:
+    """Return the error for a worker that was stopped because it hung for ``seconds``."""
+    return StepError(
+        Problem(
+            f"{step} was stopped: for {seconds:g} s its worker said nothing, computed nothing, and moved no data",
+            None,
+            "it waits for something that does not come: a network disk, a device, a lock",
+            "see the end of the log for where it stood, and run the same command again, which goes on where it was; "
+            "if it would have come in time, allow more with engine.hang_timeout",
+        )
+    )
+
+
 def _gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 

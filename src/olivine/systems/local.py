@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
@@ -19,7 +19,8 @@ from olivine.hardware.machine import this_machine
 from olivine.hardware.memory import killed_for_memory
 from olivine.redaction import environment_for_child, redact
 from olivine.systems.base import Failure, Report, Runner, StepAnswer, StepRequest
-from olivine.systems.failures import beyond_limit, killed
+from olivine.systems.failures import beyond_limit, hung, killed
+from olivine.systems.hang_watch import HangWatch
 from olivine.systems.memory_watch import MemoryWatch
 
 if TYPE_CHECKING:
@@ -70,13 +71,16 @@ class LocalRunner(Runner):
             self.close()
         worker = self.start()
         watch = MemoryWatch(worker.pid, request.max_memory)
+        hang = HangWatch(worker.pid, request.hang_timeout) if request.hang_timeout is not None else None
         before = killed_for_memory()
         try:
-            with watch:
-                return self._converse(worker, request, report)
+            with watch, hang or contextlib.nullcontext():
+                return self._converse(worker, request, report, hang.heard if hang is not None else lambda: None)
         except _Ended as end:
             if watch.limit is not None and watch.exceeded:
                 raise beyond_limit(request.name, watch.exceeded, watch.limit, request.remedy) from None
+            if hang is not None and hang.hung:
+                raise hung(request.name, hang.limit) from None
             raise killed(
                 request.name,
                 -end.code if end.code < 0 else None,
@@ -95,8 +99,10 @@ class LocalRunner(Runner):
             if fresh:
                 self.close()
 
-    def _converse(self, worker: subprocess.Popen[str], request: StepRequest, report: Report) -> StepAnswer:
-        """Send one request and listen until its answer has come."""
+    def _converse(
+        self, worker: subprocess.Popen[str], request: StepRequest, report: Report, heard: Callable[[], None]
+    ) -> StepAnswer:
+        """Send one request and listen until its answer has come; ``heard`` is called whenever the worker speaks."""
         assert worker.stdin is not None
         assert worker.stdout is not None
         peak = 0
@@ -104,6 +110,7 @@ class LocalRunner(Runner):
             worker.stdin.write(json.dumps(request.as_json()) + "\n")
             worker.stdin.flush()
         for line in worker.stdout:
+            heard()
             message: dict[str, Any] = json.loads(line)
             kind = message.pop("kind")
             if kind == "result":

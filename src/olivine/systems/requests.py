@@ -49,6 +49,7 @@ def step_request(
         max_memory=memory_limit(plan.workflow.engine.max_memory),
         remedy=_remedy(planned),
         rates=str(rates_file(plan.cache_dir, this_machine())),
+        hang_timeout=plan.workflow.engine.hang_timeout,
         digest=planned.digest,
         requires=list(planned.requires),
         spreads=planned.spreads,

@@ -8,10 +8,12 @@ worker goes at once.
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import json
 import logging
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -44,6 +46,8 @@ def serve() -> NoReturn:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     for name in NO_TELEMETRY:
         os.environ[name] = "1"
+    if hasattr(signal, "SIGUSR1"):
+        faulthandler.register(signal.SIGUSR1, all_threads=True)  # whoever stops a worker that hangs sends it first
     requests: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
     while True:
@@ -142,8 +146,10 @@ def _run(request: dict[str, Any], reporter: _Reporter) -> PassResult:
         return PassResult(metrics=noted)
     if request["kind"] == "evaluate":
         from olivine.evaluate.base import RECORDING
+        from olivine.evaluate.custom import check_scripts
         from olivine.evaluate.measuring import measure_all
 
+        check_scripts(request["params"]["metrics"], request["params"].get("scripts", {}))
         metrics = measure_all(
             request["params"]["metrics"],
             model=inputs["model"],

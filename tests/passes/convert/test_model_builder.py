@@ -101,6 +101,14 @@ def test_onnx_graph_names_no_folder_of_this_machine(pico_model: Path) -> None:
     assert str(pico_model.parent).encode() not in graph
 
 
+def test_onnx_graph_names_the_builder_s_release_and_no_commit_of_a_repository_around_it(pico_model: Path) -> None:
+    import onnx
+    import onnxruntime_genai as og
+
+    graph = onnx.load(genai_of(pico_model, "int4") / "model.onnx", load_external_data=False)
+    assert graph.producer_version == f"{og.__version__}+{og.__commit__[:7]}"
+
+
 def test_metadata_only_writes_no_graph(pico_model: Path, tmp_path: Path) -> None:
     notes = build_genai(pico_model, tmp_path / "out", precision="int4", metadata_only=True)
     assert {file.name for file in (tmp_path / "out").iterdir()} == {

@@ -41,8 +41,9 @@ def build(source: Path, output: Path, precision: str, provider: str, arguments: 
     shutil.rmtree(scratch, ignore_errors=True)  # of a build that was killed
     place = (None, str(source), str(output), precision, provider, str(scratch))
     try:
-        options = builder.parse_extra_options(*place, list(arguments))
-        builder.create_model(*place, **options)
+        with _no_git():
+            options = builder.parse_extra_options(*place, list(arguments))
+            builder.create_model(*place, **options)
     except (MemoryError, OSError, OlivineError):
         raise
     except Exception as error:  # the builder raises what its libraries raise, and bare Exception
@@ -56,6 +57,24 @@ def build(source: Path, output: Path, precision: str, provider: str, arguments: 
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _no_git() -> Iterator[None]:
+    """Keep the builder from asking git for a commit.
+
+    It asks where it is installed, so with an environment inside somebody's repository it would write their commit into
+    the model, which would be another one after every commit. Without an answer it writes that of its own release.
+    """
+    before = os.environ.get("GIT_DIR")
+    os.environ["GIT_DIR"] = os.devnull
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["GIT_DIR"]
+        else:
+            os.environ["GIT_DIR"] = before
 
 
 APART = 1 << 30

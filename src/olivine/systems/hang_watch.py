@@ -1,0 +1,103 @@
+"""Notices a worker that hangs: one that says nothing, computes nothing, and reads and writes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from types import TracebackType
+
+INTERVAL_S = 5.0
+IDLE_SHARE = 0.005
+"""Of a core: less than this is what sleeping threads take to wake up and look."""
+
+
+class HangWatch:
+    """While it is entered, looks at a process and its children, and kills them when they have hung for ``limit``.
+
+    A Step that is only slow is not disturbed, however long it says nothing. Time in which nobody looked (the machine
+    slept, or was stopped) does not count.
+
+    Attributes:
+        limit: seconds.
+        hung: whether they were killed.
+    """
+
+    def __init__(self, pid: int, limit: float) -> None:
+        self.limit = limit
+        self.hung = False
+        self._pid = pid
+        self._said = False
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def heard(self) -> None:
+        """Note that the worker said something."""
+        self._said = True
+
+    def __enter__(self) -> HangWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        interval = min(INTERVAL_S, self.limit / 4)
+        before, looked, idle = self._activity(), time.monotonic(), 0.0
+        while not self._over.wait(interval):
+            now = time.monotonic()
+            passed = min(now - looked, 2 * interval)
+            looked = now
+            activity = self._activity()
+            if activity is None:
+                return  # it has ended
+            worked = before is None or (
+                activity[0] - before[0] > IDLE_SHARE * passed or activity[0] < before[0] or activity[1] != before[1]
+            )
+            before = activity
+            idle = 0.0 if worked or self._said else idle + passed
+            self._said = False
+            if idle >= self.limit:
+                self.hung = True
+                self._stop()
+                return
+
+    def _activity(self) -> tuple[float, int] | None:
+        """Return seconds of processor time and bytes read and written by the process tree; ``None`` if it is gone."""
+        import psutil
+
+        try:
+            worker = psutil.Process(self._pid)
+            if worker.status() == psutil.STATUS_ZOMBIE:
+                return None
+            tree = [worker, *worker.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return None
+        seconds, moved = 0.0, 0
+        for each in tree:
+            with contextlib.suppress(psutil.Error):  # a child that has ended just now, or that may not be looked at
+                times = each.cpu_times()
+                seconds += times.user + times.system
+                if hasattr(each, "io_counters"):  # not on macOS
+                    counters = each.io_counters()
+                    moved += getattr(counters, "read_chars", counters.read_bytes)
+                    moved += getattr(counters, "write_chars", counters.write_bytes)
+        return seconds, moved
+
+    def _stop(self) -> None:
+        """Have the worker write into the log where it is, and kill it."""
+        import psutil
+
+        with contextlib.suppress(psutil.Error):
+            worker = psutil.Process(self._pid)
+            tree = [worker, *worker.children(recursive=True)]
+            if hasattr(signal, "SIGUSR1"):  # the worker has faulthandler listen to it
+                worker.send_signal(signal.SIGUSR1)
+                time.sleep(0.5)
+            for each in reversed(tree):
+                each.kill()
