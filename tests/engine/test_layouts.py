@@ -82,3 +82,13 @@ def test_a_layout_that_is_none_is_refused_before_anything_runs(project) -> None:
 def test_accelerators_have_olives_names() -> None:
     assert accelerator_name(Accelerator("gpu", "CUDAExecutionProvider")) == "gpu-cuda"
     assert accelerator_name(Accelerator("npu", "QNNExecutionProvider")) == "npu-qnn"
+
+
+@pytest.mark.parametrize("names", [{"passes": "../../../x"}, {"output_name": "../../x"}])
+def test_names_that_lead_out_of_the_output_folder_are_refused_before_anything_runs(project, names) -> None:
+    project.write(**{names.get("passes", "first"): {"mark": "a"}})
+    given = ("--set", f"engine.output_name={names['output_name']}") if "output_name" in names else ()
+    refused = project.olivine("run", "workflow.json", "--layout", "olive-0.6", *given)
+    assert refused.returncode == 2
+    assert "no folder in the output folder" in " ".join(refused.stderr.split())
+    assert project.times_run() == 0

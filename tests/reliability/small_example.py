@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -75,11 +75,17 @@ class Example:
         sets = [each for key, value in SMALLER.items() for each in ("--set", f"{key}={value}")]
         return [sys.executable, "-m", "olivine", "run", "workflow.yaml", *sets, *arguments]
 
-    def start(self, *arguments: str, environment: Mapping[str, str] | None = None, **how: Any) -> subprocess.Popen[str]:
-        """Start a run and leave it running; what it says goes to ``said.txt``."""
+    def start(
+        self,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        inside: Sequence[str] = (),
+        **how: Any,
+    ) -> subprocess.Popen[str]:
+        """Start a run, ``inside`` of another command, and leave it running; what it says goes to ``said.txt``."""
         with open(self.folder / "said.txt", "w") as said:
             return subprocess.Popen(
-                self.command(*arguments),
+                [*inside, *self.command(*arguments)],
                 cwd=self.folder,
                 env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | dict(environment or {}),
                 stdin=subprocess.DEVNULL,
@@ -89,9 +95,11 @@ class Example:
                 **how,
             )
 
-    def run(self, *arguments: str, environment: Mapping[str, str] | None = None, **how: Any) -> int:
+    def run(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, inside: Sequence[str] = (), **how: Any
+    ) -> int:
         """Run to the end and return the exit status."""
-        process = self.start(*arguments, environment=environment, **how)
+        process = self.start(*arguments, environment=environment, inside=inside, **how)
         try:
             return process.wait(timeout=LONGEST_S)
         finally:
@@ -186,25 +194,35 @@ def kill(process: subprocess.Popen[str], whom: str) -> bool:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A run in peace: its example, what it made, and the seconds it took."""
+    """A run in peace: its example, what it made, the seconds it took, and whether it ran where there is no route."""
 
     example: Example
     results: dict[str, str]
     seconds: float
+    without_network: bool
+
+
+def no_network() -> list[str]:
+    """Return what runs a command in a network namespace with no route, or nothing if that is not permitted here."""
+    command = ["unshare", "--user", "--map-root-user", "--net"]
+    if shutil.which("unshare") is None or subprocess.run([*command, "true"], capture_output=True).returncode:
+        return []
+    return command
 
 
 @cache
 def undisturbed(base: Path) -> Undisturbed:
-    """Run the example once in peace, beside ``base``; every driver compares with the same run.
+    """Run the example once in peace, beside ``base``; every driver compares with the same run. It has no network.
 
     Raises:
         RuntimeError: even that fails.
     """
     example = Example(base.parent / "undisturbed", base)
     started = time.monotonic()
-    if example.run() != 0:
+    apart = no_network()
+    if example.run(inside=apart) != 0:
         raise RuntimeError(f"the undisturbed run failed: {example.said}")
-    return Undisturbed(example, example.results(), time.monotonic() - started)
+    return Undisturbed(example, example.results(), time.monotonic() - started, bool(apart))
 
 
 def chance(seed: int) -> random.Random:

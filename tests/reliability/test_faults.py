@@ -15,7 +15,7 @@ import power
 import pytest
 import sharing
 from faulty_hub import MODEL, FaultyHub
-from small_example import Example
+from small_example import Example, no_network, undisturbed
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +26,14 @@ def base(pico_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def assert_nothing_wrong(seen: Counter[str]) -> None:
     assert [what for what, times in seen.items() if times and what.startswith("WRONG")] == []
+
+
+def test_the_example_runs_where_there_is_no_route(base: Path) -> None:
+    if not no_network():
+        pytest.skip("a network namespace is not permitted here")
+    peace = undisturbed(base)
+    assert peace.without_network
+    assert "file model.onnx" in peace.results
 
 
 def test_a_run_killed_at_random_moments_makes_what_it_would_have_made(base: Path, tmp_path: Path) -> None:
