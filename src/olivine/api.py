@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from olivine.engine.engine import run_plan
 from olivine.engine.result import Result
@@ -13,6 +13,9 @@ from olivine.events import Event
 from olivine.planning.plan import Plan, make_plan
 from olivine.planning.resources import check_resources
 from olivine.store import Store
+
+if TYPE_CHECKING:
+    from olivine.config import Loaded
 
 
 def plan(
@@ -111,6 +114,7 @@ def prepare(
     fetch_models: bool = True,
     tell: Callable[[str], None] | None = None,
     read_weights: bool = True,
+    online: bool = True,
 ) -> tuple[Plan, Store]:
     """Load and plan, and return the plan with the Store it was made against.
 
@@ -119,8 +123,9 @@ def prepare(
         refresh: ask whether what was fetched from elsewhere has changed there.
         fetch_models: fetch also models that are elsewhere, and not only data.
         tell: receives a sentence now and then while something is fetched.
-        read_weights: see :func:`olivine.planning.plan.make_plan`; a plan that is to be run needs it. The other
-            arguments are those of :func:`plan`.
+        read_weights: see :func:`olivine.planning.plan.make_plan`; a plan that is to be run needs it.
+        online: whether the workspaces of AzureML systems may be asked for what their Steps name. The other arguments
+            are those of :func:`plan`.
     """
     from olivine.config import load
     from olivine.config.availability import refuse_unavailable
@@ -158,13 +163,14 @@ def prepare(
             fetcher=fetcher,
             fetch_models=fetch_models,
             read_weights=read_weights,
+            online=online,
         )
 
     made = check_resources(make(), loaded, force=force)
     if fetch_models and _download(made, tell or (lambda text: None)):
         # Now it is known what the models are, down to their commits.
         made = check_resources(make(), loaded, force=force)
-    made = replace(made, layout=layout)
+    made = replace(examined(made, loaded, online=online), layout=layout)
     if layout is not None:
         from olivine.engine.layouts import check_folder
 
@@ -192,3 +198,17 @@ def _download(plan: Plan, tell: Callable[[str], None]) -> bool:
         except OlivineError as error:
             raise error.placed(source.where) from None
     return bool(absent)
+
+
+def examined(plan: Plan, loaded: Loaded, *, online: bool) -> Plan:
+    """Return the plan, having looked at what its Steps need on other machines.
+
+    Raises:
+        PlanError, UnavailableError: something is not there, or cannot be asked for.
+    """
+    used = {loaded.workflow.systems[step.system].type for step in plan.steps if step.system}
+    if "AzureML" not in used and not loaded.workflow.engine.packaging_config:
+        return plan
+    from olivine.systems.azureml.checking import examine
+
+    return examine(plan, loaded, online=online)

@@ -48,7 +48,7 @@ def test_what_runs_has_no_findings() -> None:
         ({"input_model": {"model_path": "org/model", "task": "text-classification"}}, "input_model.task", "model",
          "text-classification"),
         ({"input_model": {"model_path": "ftp://host/m"}}, "input_model.model_path", "model", "ftp://host/m"),
-        ({"systems": {"here": {"type": "AzureML", "aml_compute": "c"}}}, "systems.here", "system", "AzureML"),
+        ({"systems": {"here": {"type": "Docker", "image_name": "c"}}}, "systems.here", "system", "Docker"),
         ({"evaluators": {"e": {"type": "LMEvaluator", "tasks": ["x"]}}}, "evaluators.e", "evaluator", "LMEvaluator"),
         ({"data_configs": [{"name": "train", "type": "DummyDataContainer"}]}, "data_configs.train.type", "data",
          "DummyDataContainer"),

@@ -37,6 +37,7 @@ VERBS: dict[str, str] = {
     "targets": "list the machines that models may ship to, and what is missing for each here",
     "config": "check configurations, upgrade old ones, show what they mean",
     "study": "look into searches: the front, the pick and why, every trial",
+    "azure": "make, remove and list computes of an Azure Machine Learning workspace",
     "doctor": "look for what may keep Olivine from working here",
 }
 HIDDEN = ("worker",)
@@ -102,6 +103,8 @@ def _run_verb(verb: str, arguments: Sequence[str], *, debug: bool) -> int:
     """Import the verb's module and run it."""
     # Pydantic would look through every installed package for plug-ins of its own; none is of use here.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # ONNX Runtime tells its maker of each start, before a program can say no, unless this is set.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     # What is imported stays to the end; to look for garbage in it again and again takes a tenth of a short command.
     gc.set_threshold(50_000, 20, 20)
     module = importlib.import_module(f"olivine.cli.{verb}")
@@ -138,8 +141,8 @@ def _guarded(module: ModuleType, arguments: argparse.Namespace, *, debug: bool) 
             print(getattr(error, "traceback", "") or traceback.format_exc(), file=sys.stderr)
         print(_told(error), file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("Stopped. Run the same command again to go on where it was.", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(_left(stopped), file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone (`olivine plan ... | head`): nothing more can be said.
@@ -157,6 +160,25 @@ def _guarded(module: ModuleType, arguments: argparse.Namespace, *, debug: bool) 
             file=sys.stderr,
         )
         return EXIT_FAILED
+
+
+def _left(stopped: KeyboardInterrupt) -> str:
+    """Return what to say of a run that the user stopped; what goes on elsewhere is ended if the user says so."""
+    from olivine.systems.base import Interrupted
+
+    if not isinstance(stopped, Interrupted):
+        return "Stopped. Run the same command again to go on where it was."
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        print(stopped.text, file=sys.stderr)
+        try:
+            answer = input("End it now? [y/N] ")
+        except (EOFError, KeyboardInterrupt):
+            answer = ""
+        if answer.strip().lower() in ("y", "yes"):
+            stopped.cancel()
+            return "It is being ended."
+        return "It goes on."
+    return f"Stopped waiting. {stopped.text}"
 
 
 def _told(error: OlivineError) -> str:

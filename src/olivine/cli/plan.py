@@ -24,6 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="show N training sequences as the model will see them, tokens in the loss marked",
     )
+    parser.add_argument(
+        "--offline",
+        nargs="?",
+        const="jobs",
+        metavar="FOLDER",
+        help="AzureML: ask no workspace, and write the jobs into FOLDER (default: jobs), each as the YAML that "
+        "`az ml job create -f` takes",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,12 +49,29 @@ def run(arguments: argparse.Namespace) -> int:
         refresh=arguments.refresh,
         fetch_models=False,
         tell=tell,
-        read_weights=False,
+        read_weights=arguments.offline is not None,
+        online=arguments.offline is None,
     )
     show(plan, as_json=arguments.json)
+    if arguments.offline is not None:
+        _write_jobs(plan, arguments.offline)
     if arguments.show_data and not arguments.json:
         _show_data(plan, arguments.show_data)
     return 0
+
+
+def _write_jobs(plan: Plan, folder: str) -> None:
+    """Write the jobs of a plan and say where they are."""
+    import sys
+    from pathlib import Path
+
+    from olivine.systems.azureml.offline import write_jobs
+
+    written = write_jobs(plan, Path(folder))
+    for path in written:
+        print(f"wrote {path}", file=sys.stderr)
+    if not written:
+        print("there is no job to write: no Step that is not in the cache runs on an AzureML system", file=sys.stderr)
 
 
 def show(plan: Plan, *, as_json: bool) -> None:

@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         from olivine.cli import plan as plan_verb
 
-        arguments.show_data = 0
+        arguments.show_data, arguments.offline = 0, None
         return plan_verb.run(arguments)
     from olivine.api import execute, prepare
     from olivine.cli.view import make_view

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from olivine.config.loading import Loaded
 
 RUNNABLE_MODELS = frozenset({"HfModel", "ONNXModel"})
+RUNNABLE_SYSTEMS = frozenset({"LocalSystem", "AzureML"})
 
 
 @dataclass(frozen=True)
@@ -124,15 +125,16 @@ def _systems(workflow: Workflow) -> Iterator[Finding]:
     asked = {engine.host, engine.target_system, workflow.workflow_host}
     asked |= {config.host for _, config in _each_pass(workflow)}
     for name, system in workflow.systems.items():
-        if name in asked and system.type != "LocalSystem" and not is_placeholder(system.type):
+        if name in asked and system.type not in RUNNABLE_SYSTEMS and not is_placeholder(system.type):
             yield _system(name, system)
-    if workflow.workflow_host is not None:
+    host = workflow.workflow_host
+    if host is not None and workflow.systems[host].type != "AzureML" and host not in (engine.host, engine.target):
         yield Finding(
             "workflow_host",
             "system",
             "workflow_host",
-            "a workflow cannot be sent elsewhere as a whole yet",
-            remedy="run the command on that machine",
+            f"a workflow can be sent as a whole to an AzureML system, and {host} is a {workflow.systems[host].type}",
+            remedy="remove it, or run the command on that machine",
         )
 
 
@@ -141,14 +143,13 @@ def _system(name: str, system: System) -> Finding:
         "PythonEnvironment": "install olivine into that environment and run it there with a LocalSystem",
         "IsolatedORT": "use a LocalSystem, or remove the reference to it",
         "Docker": "run olivine in the container with a LocalSystem",
-        "AzureML": "use a LocalSystem, or run the command in a job of your own",
     }
     return Finding(
         f"systems.{name}",
         "system",
         system.type,
         f"systems of the type {system.type} are not available yet",
-        "Olivine runs on this machine only",
+        "Olivine runs on this machine and in jobs of Azure Machine Learning",
         remedies[system.type],
     )
 
@@ -330,6 +331,17 @@ def _data_config(config: DataConfig, path: str) -> Iterator[Finding]:
 def _engine(workflow: Workflow) -> Iterator[Finding]:
     engine = workflow.engine
     for index, packaging in enumerate(engine.packaging_config or []):
+        if packaging.type in ("AzureMLModels", "AzureMLData") and not packaging.export_in_mlflow_format:
+            continue
+        if packaging.type in ("AzureMLModels", "AzureMLData"):
+            yield Finding(
+                f"engine.packaging_config.{index}.export_in_mlflow_format",
+                "packaging",
+                "export_in_mlflow_format",
+                "models are not written as MLflow models yet",
+                remedy="remove it: the model is registered as it is",
+            )
+            continue
         yield Finding(
             f"engine.packaging_config.{index}",
             "packaging",

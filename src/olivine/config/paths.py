@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from olivine.config.placeholders import is_placeholder
@@ -76,6 +77,23 @@ def _is_model_id(model: InputModel, folders: list[Path]) -> bool:
     )
 
 
+def _system_absolute(system: System, input_path: Callable[[str], str]) -> System:
+    update: dict[str, object] = {}
+    docker = system.aml_docker_config
+    if docker is not None:
+        keys = [key for key in ("conda_file_path", "build_context_path") if isinstance(docker.get(key), str)]
+        update["aml_docker_config"] = docker | {key: input_path(docker[key]) for key in keys}
+    if system.azureml_client_config is not None:
+        update["azureml_client_config"] = _client_absolute(system.azureml_client_config, input_path)
+    return system.model_copy(update=update) if update else system
+
+
+def _client_absolute(client: AzureMLClient | None, input_path: Callable[[str], str]) -> AzureMLClient | None:
+    if client is None or client.aml_config_path is None:
+        return client
+    return client.model_copy(update={"aml_config_path": input_path(client.aml_config_path)})
+
+
 def _data_absolute(config: DataConfig, input_path, folders: list[Path]) -> DataConfig:  # type: ignore[no-untyped-def]
     update: dict[str, object] = {}
     if isinstance(config.data_files, str):
@@ -88,17 +106,6 @@ def _data_absolute(config: DataConfig, input_path, folders: list[Path]) -> DataC
         if os.path.exists(local) or "/" in name or name.startswith("."):
             update["data_name"] = local
     return config.model_copy(update=update) if update else config
-
-
-def _client_absolute(client: AzureMLClient | None, input_path) -> AzureMLClient | None:  # type: ignore[no-untyped-def]
-    if client is None or client.aml_config_path is None:
-        return client
-    return client.model_copy(update={"aml_config_path": input_path(client.aml_config_path)})
-
-
-def _system_absolute(system: System, input_path) -> System:  # type: ignore[no-untyped-def]
-    client = _client_absolute(system.azureml_client_config, input_path)
-    return system if client is None else system.model_copy(update={"azureml_client_config": client})
 
 
 def _file(text: str, input_path) -> str:  # type: ignore[no-untyped-def]

@@ -296,11 +296,20 @@ class AzureMLClient(Node):
 SystemType = Literal["LocalSystem", "AzureML", "Docker", "PythonEnvironment", "IsolatedORT"]
 
 
+class HubToken(Node):
+    """Where a job finds the Hugging Face token. The token itself is never in a configuration."""
+
+    key_vault: str | None = None
+    """Key vault that holds it; default: ``keyvault_name`` of the workspace."""
+    secret: str = "hf-token"
+    """Name of the secret in it."""
+
+
 class System(Node):
-    """Somewhere a Step can run. Kinds other than ``LocalSystem`` are understood, and not available yet."""
+    """Somewhere a Step can run. ``Docker`` and ``IsolatedORT`` are understood, and not available yet."""
 
     type: SystemType = "LocalSystem"
-    """``LocalSystem`` is this machine."""
+    """``LocalSystem`` is this machine; ``AzureML`` runs jobs on a compute of Azure Machine Learning."""
     device: Device = "auto"
     """Kind of processor; ``auto`` takes a GPU if one is there."""
     execution_provider: str | None = None
@@ -315,8 +324,9 @@ class System(Node):
     """CUDA compute capability of a target's GPU (``8.6``): below 8.0 there is no bfloat16."""
     more_accelerators: list[Accelerator] | None = None
     """Further processors or execution providers, each for a model of its own; not available yet."""
-    hf_token: bool = False
-    """Whether Steps may use the Hugging Face token of this environment."""
+    hf_token: bool | HubToken = False
+    """Whether Steps may use the Hugging Face token of this environment. AzureML: jobs read it from a key vault, and
+    ``true`` means the secret ``hf-token`` in ``keyvault_name`` of the workspace, or in the workspace's own vault."""
 
     aml_compute: str | None = None
     """AzureML: the compute."""
@@ -333,7 +343,16 @@ class System(Node):
     resources: dict[str, Any] | None = None
     """AzureML: resources of the jobs."""
     instance_count: int | None = Field(default=None, ge=1)
-    """AzureML: machines for each job."""
+    """AzureML: machines for each job that fine-tunes; other Steps take one."""
+    processes_per_instance: int | None = Field(default=None, ge=1)
+    """AzureML: processes on each of these machines, commonly one for each GPU; default 1."""
+    identity: Literal["managed", "user", "none"] | None = None
+    """AzureML: who a job is: the compute's identity, or you. Default: the compute's if it has one or is a Kubernetes
+    cluster, else you."""
+    one_job_per: Literal["workflow", "step"] = "workflow"
+    """AzureML: whether consecutive Steps on this system share a job."""
+    experiment_name: str | None = None
+    """AzureML: experiment that jobs belong to; default: ``workflow_id``."""
 
     image_name: str | None = None
     """Docker: the image."""
@@ -370,6 +389,9 @@ class System(Node):
         for key in sorted(self.model_fields_set - SYSTEM_KEYS["all"] - SYSTEM_KEYS[self.type]):
             if getattr(self, key) is not None:
                 raise PydanticCustomError("value_error", "", {"error": f"a {self.type} has no `{key}`"})
+        if self.type != "AzureML" and not isinstance(self.hf_token, bool):
+            error = f"a key vault is for AzureML; for a {self.type} set HF_TOKEN, and hf_token: true"
+            raise PydanticCustomError("value_error", "", {"error": error})
         return self
 
 
@@ -384,7 +406,7 @@ SYSTEM_KEYS: dict[str, frozenset[str]] = {
     "LocalSystem": frozenset(),
     "AzureML": _MADE | {
         "aml_compute", "aml_docker_config", "aml_environment_config", "azureml_client_config", "tags", "datastores",
-        "resources", "instance_count", "is_dev",
+        "resources", "instance_count", "processes_per_instance", "identity", "one_job_per", "experiment_name", "is_dev",
     },
     "Docker": _MADE | {
         "image_name", "base_image", "dockerfile", "build_context_path", "build_args", "run_params", "work_dir",
@@ -720,7 +742,7 @@ class Workflow(Node):
     azureml_client: AzureMLClient | None = None
     """The Azure Machine Learning workspace of systems and ``azureml://`` addresses."""
     workflow_host: str | None = None
-    """System that the whole workflow runs on, this machine being free to go; not available yet."""
+    """System that every Step runs on, whatever ``host`` and ``target`` say; this machine is free to go meanwhile."""
     auto_optimizer_config: AutoOptimizer | None = None
     """How passes are chosen when none are named; not available."""
     builds: dict[str, Build] = {}

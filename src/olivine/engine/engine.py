@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from olivine.engine.output import publish_final
 from olivine.engine.record import keep_record, make_record
 from olivine.engine.result import Result, StepResult
-from olivine.errors import Location, OlivineError, StepError
+from olivine.errors import ConfigError, Location, OlivineError, StepError
 from olivine.evaluate.goals import INPUT, Verdict, goals_of, judge, sentence, to_measure_again
 from olivine.events import Event, EventSink
 from olivine.hardware.machine import this_machine
@@ -411,7 +411,25 @@ class Run:
         except OlivineError as error:
             raise error.placed(self.plan.output_where) from None
         self.emit("published", output_dir=str(self.plan.output_dir), changed=changed)
+        if final is not None and result.state == "succeeded":
+            self.register(final)
         return result
+
+    def register(self, final: Artifact) -> None:
+        """Make the final model an asset of a workspace, if that is asked for."""
+        for packaging in self.plan.workflow.engine.packaging_config or []:
+            from olivine.systems.azureml.registering import register
+
+            client = self.plan.workflow.azureml_client
+            if client is None:
+                raise ConfigError(
+                    f"nothing says in which workspace {packaging.name} is to be registered",
+                    where=Location(path="azureml_client"),
+                    remedy="add azureml_client: {subscription_id: ..., resource_group: ..., workspace_name: ...}",
+                )
+            facts = {"format": str(self.plan.final_format), "workflow": self.plan.workflow.workflow_id}
+            name, made = register(packaging, client, self.store.root, final.digest, final.path, facts)
+            self.emit("note", text=f"registered {name}" if made else f"{name} is this model already")
 
     def measured(self, evaluation: PlannedStep) -> dict[str, Any]:
         """Return what an evaluation that was done has measured."""

@@ -39,11 +39,14 @@ class Located:
     revision: str | None
 
 
-def locate(model_path: str, revision: str | None = None) -> Located:
+def locate(model_path: str, revision: str | None = None, *, used_here: bool = True) -> Located:
     """Return where ``model_path`` is, without using the network.
 
     A folder that exists wins. Then an id (``org/name``) is looked up in this machine's Hugging Face cache, at
     ``revision`` (a commit, branch or tag; ``main`` if ``None``) as it was when it was last downloaded.
+
+    Args:
+        used_here: whether it would be downloaded to this machine, where the hub may be switched off.
 
     Raises:
         ModelError: it is neither a folder that exists nor an id.
@@ -60,7 +63,7 @@ def locate(model_path: str, revision: str | None = None) -> Located:
     snapshot = _cached(model_path, revision or "main")
     if snapshot is not None:
         return Located(snapshot, snapshot.name)
-    if is_offline():
+    if used_here and is_offline():
         raise _switched_off(model_path, revision)
     return Located(None, revision)
 

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olivine.config.schema import DataConfig, PassConfig, System, Workflow
+from olivine.errors import UnavailableError
 from olivine.hardware.machine import Machine
+from olivine.storage.addresses import is_address
 from olivine.store import digest_json
+from olivine.store.disk import replace_file
 
 if TYPE_CHECKING:
     from olivine.planning.plan import Source
+    from olivine.storage.fetching import Fetcher
 
 AWAY = frozenset({"AzureML"})
 """Types of systems that are other machines."""
@@ -20,11 +24,6 @@ AWAY = frozenset({"AzureML"})
 def is_away(system: System) -> bool:
     """Return whether a system is another machine."""
     return system.type in AWAY
-
-
-def is_address(text: str) -> bool:
-    """Return whether a path of the configuration is an address, so that it lies elsewhere."""
-    return "://" in text
 
 
 def has_addresses(config: DataConfig) -> bool:
@@ -60,6 +59,11 @@ def environment_of(system: System, digest_file: Callable[[Path], str]) -> dict[s
     return {"environment": digest_json([docker, system.aml_environment_config])[:16]}
 
 
+def processes_of(system: System) -> int:
+    """Return how many processes share the work of a Step whose work can be shared."""
+    return (system.instance_count or 1) * (system.processes_per_instance or 1)
+
+
 def model_stays(workflow: Workflow) -> bool:
     """Return whether the input model is used on other machines only, so that it need not come here."""
     return all(is_away(_system(workflow, name)) for name in _hosts(workflow) | _measuring(workflow))
@@ -75,6 +79,38 @@ def data_stays(workflow: Workflow, name: str) -> bool:
         if any(name in metric.params.values() for metric in evaluator.metrics):
             users |= _measuring(workflow)
     return all(is_away(_system(workflow, user)) for user in users)
+
+
+def version_at(address: str, fetcher: Fetcher, note: Callable[[str], None]) -> str:
+    """Return what changes with the content of an address, by asking what lies there; nothing is fetched.
+
+    What never changes (a version of a model) is not asked for. Where nobody answers, what was there last is taken, so
+    that what is in the Store is found without a network.
+
+    Raises:
+        OlivineError: there is nothing, or nobody answers and nobody has before.
+    """
+    from olivine.storage.addresses import parse
+    from olivine.storage.remote import version_of
+
+    found = parse(address)
+    if found.fixed:
+        return ""
+    seen = Path(fetcher.store.shared_dir, "seen", f"{digest_json(str(found))[:32]}.txt")
+    try:
+        version = version_of(fetcher.look(address))
+    except UnavailableError:
+        try:
+            version = seen.read_text("utf-8")
+        except OSError:
+            pass
+        else:
+            note(f"{found} is taken to be as it was last: nobody answers")
+            return version
+        raise
+    seen.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(seen, version.encode(), sync=False)
+    return version
 
 
 def reads_hub(sources: Mapping[str, Source], data: Mapping[str, DataConfig]) -> bool:

@@ -23,7 +23,19 @@ from olivine.passes import registry as pass_registry
 from olivine.passes.base import Accelerator, Format, ModelFacts, Params, PlanContext, Requirement
 from olivine.passes.estimate import DataSize, Estimate
 from olivine.planning.amounts import gigabytes, memory_limit
-from olivine.planning.away import environment_of, is_away, machine_of, reads_hub, runner_name
+from olivine.planning.away import (
+    data_stays,
+    environment_of,
+    has_addresses,
+    identity_of,
+    is_away,
+    machine_of,
+    model_stays,
+    processes_of,
+    reads_hub,
+    runner_name,
+    version_at,
+)
 from olivine.planning.evaluations import estimate_evaluation
 from olivine.planning.fit import Fit, fit_of
 from olivine.planning.requirements import check_requirements, specifiers, versions_of
@@ -185,6 +197,7 @@ def make_plan(
     fetcher: Fetcher | None = None,
     fetch_models: bool = True,
     read_weights: bool = True,
+    online: bool = True,
 ) -> Plan:
     """Make the Plan of a loaded configuration.
 
@@ -199,6 +212,7 @@ def make_plan(
         fetch_models: whether a model is fetched, too, and not only looked at.
         read_weights: whether the content of large weight files that nobody has read yet is read for the digests, as a
             run needs it. To look at a plan it takes too long.
+        online: whether it may be asked what lies at an address that only other machines read.
 
     Raises:
         PlanError: with everything that is known to be wrong, not only the first.
@@ -210,6 +224,7 @@ def make_plan(
         fetcher = Fetcher(store, loaded.workflow.azureml_client)
     planner = _Planner(loaded, store, trust_remote_code, scripts, machine or this_machine(), fetcher, fetch_models)
     planner.read_weights = read_weights
+    planner.online = online
     return planner.plan()
 
 
@@ -234,7 +249,9 @@ class _Planner:
         self.machine = machine
         self.fetcher = fetcher
         self.fetch_models = fetch_models
+        self.online = True
         self.data_here: dict[str, DataConfig] = {}
+        self.stay: set[str] = set()
         self.problems: list[Problem] = []
         self.unavailable: list[Problem] = []
         self.notes: list[str] = []
@@ -339,7 +356,10 @@ class _Planner:
         path = "input_model.model_path"
         unknown = Source(identity="unknown"), ModelFacts(Format.HF), None
         known: Mapping[str, str] = {}
+        stays = False
         try:
+            if is_address(given.model_path) and model_stays(self.workflow):
+                return self._model_elsewhere(given.model_path), unknown[1], None
             if is_address(given.model_path):
                 from olivine.planning.elsewhere import Absent, model_here
 
@@ -350,7 +370,8 @@ class _Planner:
                     return Source(address=found.address, identity=found.identity, where=where), unknown[1], None
                 located, known = Located(found.path, None), found.sha256
             else:
-                located = locate(given.model_path, given.load_kwargs.revision)
+                stays = model_stays(self.workflow)
+                located = locate(given.model_path, given.load_kwargs.revision, used_here=not stays)
             if located.path is not None and (located.path / MLMODEL).is_file():
                 folder, notes = checkpoint_in(located.path, self.store.shared_dir)
                 located = Located(folder, None)
@@ -363,8 +384,9 @@ class _Planner:
             absent = (
                 "is not on this machine yet" if "/" in given.model_path else "is no folder here, but an id of the hub"
             )
-            self.notes.append(f"{given.model_path} ({revision}) {absent}: it will be downloaded first")
-            facts = self._facts_from_the_hub(given.model_path, revision)
+            when = "where the Steps run" if stays else "first"
+            self.notes.append(f"{given.model_path} ({revision}) {absent}: it will be downloaded {when}")
+            facts = self._facts_from_the_hub(given.model_path, revision) if self.online else ModelFacts(Format.HF)
             return self._on_the_hub(revision, path), facts, None
         try:
             checkpoint = read_checkpoint(located.path)
@@ -385,6 +407,9 @@ class _Planner:
             # Only what shapes the model: a link in the folder may lead to the whole disk.
             identity = self._identity(located.path, checkpoint.files, known)
         source = Source(path=located.path, identity=identity)
+        if located.revision and stays:
+            # What this machine's cache has need not be uploaded: the hub gives it to the others too.
+            source = Source(hub=given.model_path, revision=located.revision, identity=identity)
         facts = ModelFacts(
             checkpoint.format,
             checkpoint.config,
@@ -501,6 +526,16 @@ class _Planner:
         name = self.workflow.input_model.model_path
         return Source(hub=name, revision=revision, identity=f"hub:{name}@{revision}", where=self.loaded.locate(path))
 
+    def _model_elsewhere(self, address: str) -> Source:
+        """Return a model that only other machines read, so that it stays where it is."""
+        self._note(f"the model stays where it is, and is read there: {address}")
+        identity = f"elsewhere:{address}@{self._version_at(address)}"
+        return Source(address=address, identity=identity, where=self.loaded.locate("input_model.model_path"))
+
+    def _version_at(self, address: str) -> str:
+        """Return what changes with the content of an address."""
+        return version_at(address, self.fetcher, self._note) if self.online else ""
+
     # Passes ---------------------------------------------------------------------------------------------------------
 
     def _pass(
@@ -566,7 +601,7 @@ class _Planner:
             data=identities,
             device=host.device,
             target=self.target.execution_provider if pass_type.made_for_target else None,
-            libraries=self._libraries(system, pass_type.shaped_by),
+            libraries=self._libraries(system, pass_type.shaped_by) | self._shared_by(system, pass_type.spreads, notes),
             remote_code=self.trust,
         )
         estimate = pass_type.estimate(params, context, data) if sized else None
@@ -630,6 +665,10 @@ class _Planner:
             from olivine.planning.elsewhere import data_here
 
             config = self.workflow.data_config(name)
+            if has_addresses(config) and data_stays(self.workflow, name):
+                self.data_here[name] = config
+                self.stay.add(name)
+                return config
             try:
                 config = data_here(config, self.fetcher, self._note)
             except OlivineError as error:
@@ -646,9 +685,10 @@ class _Planner:
             return
         self.checked.add(config.name)
         from olivine.data.rows import find_problems
+        from olivine.data.sequences import check_config
 
         try:
-            found = find_problems(config)
+            found = check_config(config) if config.name in self.stay else find_problems(config)
         except OlivineError as error:
             self._error(error, f"data_configs.{config.name}")
             return
@@ -678,6 +718,9 @@ class _Planner:
 
         found: Any = None
         try:
+            if config.name in self.stay:
+                self.identities[config.name] = identity_of(config, self._version_at)
+                return self.identities[config.name]
             self.surveys[config.name] = survey(config)
             found = identity(config, self.store.digest_file, self.store.digest_tree)
         except OlivineError as error:
@@ -1020,6 +1063,14 @@ class _Planner:
         if system:
             return environment_of(self.workflow.systems[system], self.store.digest_file)
         return versions_of(shaped_by)
+
+    def _shared_by(self, system: str, spreads: bool, notes: list[str]) -> dict[str, str]:
+        """Return what says, in a digest, how many processes share a Step's work, for that shapes the result too."""
+        count = processes_of(self.workflow.systems[system]) if system and spreads else 1
+        if count == 1:
+            return {}
+        notes.append(f"{count} processes share the work: each step takes {count} times per_device_train_batch_size")
+        return {"processes": str(count)}
 
     def _system_of(self, name: str | None) -> str:
         """Return the name of the system that runs a Step; empty for this machine."""

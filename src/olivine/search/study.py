@@ -251,6 +251,7 @@ class _Study:
                 self.sink(replace(event, data={**event.data, "candidate": number}))
 
         run = Run(plan, Store(self.store.root), told, self.run_dir, self.make_runner)
+        run.together = False  # a candidate may be stopped after each Step
         expired = threading.Event()
         limit = self.strategy.candidate_timeout or max(LEAST_TIMEOUT_S, PATIENCE * self.longest)
 

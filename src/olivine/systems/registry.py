@@ -12,6 +12,7 @@ from olivine.systems.base import Runner
 
 RUNNERS = {
     "LocalSystem": "olivine.systems.local",
+    "AzureML": "olivine.systems.azureml",
 }
 """By type of system: the module whose function ``runner`` makes its runner of a :class:`Site`."""
 

@@ -33,7 +33,7 @@ PROGRESS_INTERVAL_S = 0.1
 LONG_S = 15.0
 """Seconds of a Step after which measuring the machine, a second and a half, is little."""
 
-NO_TELEMETRY = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")
+NO_TELEMETRY = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY")
 """What keeps libraries from reporting who uses them."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -56,6 +57,7 @@ class AdapterPass(Pass[AdapterParamsT]):
 
     accepts: ClassVar[frozenset[Format]] = frozenset({Format.HF})
     produces: ClassVar[Format] = Format.PEFT
+    spreads: ClassVar[bool] = True
     requires: ClassVar[tuple[Requirement, ...]] = FINETUNE
     shaped_by: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "accelerate")
     default_optimiser_on_gpu: ClassVar[str] = "adamw_torch"
@@ -367,7 +369,8 @@ def load_model(folder: Path, params: AdapterParams, context: RunContext, **more:
 def _device_map(params: AdapterParams, host: Accelerator) -> Any:
     if host.device != "gpu":
         return None
-    return {"": 0} if params.device_map == "current_device" else params.device_map
+    # Of several processes on a machine each has a GPU of its own; torchrun says which.
+    return {"": int(os.environ.get("LOCAL_RANK", "0"))} if params.device_map == "current_device" else params.device_map
 
 
 def read_data(params: AdapterParams, context: RunContext, tokenizer: Any) -> dict[str, Any]:

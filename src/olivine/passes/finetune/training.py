@@ -106,6 +106,13 @@ def train(
         raise ConfigError(
             f"transformers refuses the training arguments: {error}", where=Location(path="training_args")
         ) from error
+    if best and filled.world_size > 1:
+        raise ConfigError(
+            "load_best_model_at_end does not go with several processes",
+            where=Location(path="training_args"),
+            why="the best weights are saved on the first machine, and the others cannot read them",
+            remedy="remove it, or train on one machine with one process",
+        )
     trainer_type, watch_type = _trainer_class()
     trainer = trainer_type(
         model=model,
@@ -120,6 +127,8 @@ def train(
     trainer.add_callback(watch)
     # These change the forward pass from outside, which a call to the decoder alone would go around.
     wrapped = filled.fp16 or filled.bf16 or filled.use_liger_kernel or filled.torch_compile
+    # So would it go around what adds up the gradients of several processes.
+    wrapped = wrapped or filled.world_size > 1
     trainer.chunked = not wrapped and agrees_with_chunked(model, training.input_ids[0][:PROBE_TOKENS])
     if saved is not None and saved.step >= watch.total_steps():
         # Killed after the last step, with that step saved as the best: nothing is left to train.
@@ -129,7 +138,7 @@ def train(
     history = [row for row in map(_row, trainer.state.log_history) if "loss" in row or "eval_loss" in row]
     metrics = {
         "steps": float(trainer.state.global_step),
-        "tokens": float(trainer.tokens),
+        "tokens": trainer.over_all(float(trainer.tokens)),
         "seconds": watch.seconds(),
     }
     losses = [row["loss"] for row in history if "loss" in row]
@@ -357,10 +366,18 @@ def _trainer_class() -> tuple[Any, Any]:
                 count += int(labelled)
                 self.report(done + 1, len(batches), unit="batch", message="evaluating")
             model.train(was_training)
+            total, count = self.over_all(total), int(self.over_all(float(count)))
             metrics = {f"{metric_key_prefix}_loss": total / max(count, 1)}
             self.log(metrics)
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
             return metrics
+
+        def over_all(self, value: float) -> float:
+            """Return the sum of a number over all processes that train together."""
+            if self.args.world_size == 1:
+                return value
+            tensor = torch.tensor(value, dtype=torch.float64, device=self.args.device)
+            return float(self.accelerator.reduce(tensor, reduction="sum"))
 
         def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
             folder = Path(output_dir or self.args.output_dir)
@@ -422,6 +439,8 @@ def _trainer_class() -> tuple[Any, Any]:
             every = max(1, state.max_steps // SAVES_PER_RUN)
             if self.save_limit:
                 every = min(every, self.save_limit)
+            if args.world_size > 1:
+                return  # their clocks and folders differ: they could not agree on when and where
             earned = time.monotonic() - self.last_save >= self.save_cost / SAVING_SHARE
             if state.global_step % every == 0 and earned:
                 control.should_save = True
