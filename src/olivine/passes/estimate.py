@@ -22,6 +22,10 @@ CHARACTERS_PER_TOKEN = 3.5
 """Of English text, a little too few, so that the tokens are not too few."""
 STARTING = Effort(steps=1.2e8)
 """What it takes to start a worker and import the libraries."""
+BUILDING = Effort(steps=2.5e8)
+"""What it takes to import the model builder, to build a graph, and to compile the kernels that round."""
+GRAPH = 600_000
+"""Bytes of a graph without its weights."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,9 @@ def estimate_rounding(
     head_bits: int | None,
     table_bits: int | None,
     *,
+    fixed: int = BUILDER,
     tile: int = TILE,
+    scale: int = 2,
     trial: bool = False,
 ) -> Estimate:
     """Return what it takes to round a checkpoint that streams by.
@@ -125,11 +131,13 @@ def estimate_rounding(
     Args:
         context: the checkpoint, and how many threads round it within which memory.
         bits: of the matrices in layers.
-        group: weights that share a 16-bit scale.
+        group: weights that share a scale.
         head_bits: of the output layer; ``None`` leaves it as it is.
         table_bits: of the embedding; ``None`` leaves it as it is.
+        fixed: bytes that the worker holds without a thread.
         tile: bytes that a thread holds.
-        trial: whether the result, or its first layers, are loaded at the end.
+        scale: bytes of a scale, and of what is not rounded in a graph.
+        trial: whether a graph is built, and the result, or its first layers, are loaded at the end.
     """
     model = context.model
     stored = model.weights / model.parameters
@@ -138,7 +146,7 @@ def estimate_rounding(
         rows, columns = shape[0], shape[1]
         if width is None:
             return rows * columns * stored
-        return rows * columns * width / 8 + rows * (-(-columns // group) if group > 0 else 1) * 2
+        return rows * columns * width / 8 + rows * (-(-columns // group) if group > 0 else 1) * scale
 
     output, matrices, table = 0.0, 0, 0.0
     for name, given in model.modules.items():
@@ -150,10 +158,14 @@ def estimate_rounding(
         else:
             output += bytes_of(shape, head_bits if name.endswith("lm_head") else bits)
     output += (model.parameters - matrices) * stored
-    threads = threads_within(context.max_memory, BUILDER, tile, context.cores)
-    phases = {"rounding": BUILDER + threads * tile}
+    threads = threads_within(context.max_memory, fixed, tile, context.cores)
+    phases = {"rounding": fixed + threads * tile}
     if trial:
         layers = output - table
         phases["trying"] = int(TRIAL + table + (layers if layers < 2 * TRIED else TRIED))
     effort = STARTING + Effort(moved=ROUNDING * model.parameters / threads, read=float(model.weights), written=output)
-    return Estimate(phases, int(output), int(output) if not trial else 0, effort=effort)
+    if not trial:
+        return Estimate(phases, int(output), effort=effort)
+    # The checkpoint's stand-in and the graphs that the builder makes of it, sixteen bytes for a row.
+    stand_ins = 64 * sum(shape[0] for shape in model.modules.values())
+    return Estimate(phases, int(output) + GRAPH, stand_ins, effort=effort + BUILDING)

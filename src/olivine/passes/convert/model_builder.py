@@ -23,10 +23,19 @@ from olivine.models.genai import PROVIDERS, can_run
 from olivine.passes.base import Accelerator, Format, Pass, PassResult, PlanContext, Requirement, RunContext
 from olivine.passes.budget import BudgetParams, check_budget
 from olivine.passes.convert.builder_facts import SEEN_WITH, builder_facts, builder_options
-from olivine.passes.convert.mixed_facts import check_mixed, mixed_bits, widths
+from olivine.passes.convert.mixed_facts import check_mixed, mixed_bits, scale_bytes, widths
 from olivine.passes.convert.trying import try_result
 from olivine.passes.effort import Effort
-from olivine.passes.estimate import BUILDER, STARTING, TILE, Estimate, estimate_rounding, threads_within
+from olivine.passes.estimate import (
+    BUILDER,
+    BUILDING,
+    GRAPH,
+    STARTING,
+    TILE,
+    Estimate,
+    estimate_rounding,
+    threads_within,
+)
 from olivine.quant.scheme import Rounding, Scheme
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4", "auto"]
@@ -268,15 +277,19 @@ class ModelBuilder(Pass[ModelBuilderParams]):
             head = params.lm_head_bits or bits
             on_cpu = PROVIDERS.get(context.target.execution_provider) == "cpu"
             table = params.embedding_bits or (head if tied else 8 if on_cpu else None)
-            return estimate_rounding(context, bits, params.int4_block_size or 32, head, table, trial=True)
+            scale = scale_bytes(PROVIDERS.get(context.target.execution_provider, ""))
+            group = params.int4_block_size or 32
+            return estimate_rounding(context, bits, group, head, table, scale=scale, trial=True)
         width = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.125}.get(params.precision, 0.625)
-        output = int(model.parameters * width)
+        # What is looked up stays in floats unless it is asked for.
+        floats = scale_bytes(PROVIDERS.get(context.target.execution_provider, ""))
+        tables = sum(r * c for name, (r, c) in model.modules.items() if "embed" in name or name.endswith("wte"))
+        looked_up = tables * floats if params.precision in QUANTISED else tables * width
+        output = int((model.parameters - tables) * width + looked_up) + GRAPH
         # The builder loads the checkpoint, then holds it again as the tensors of the graph.
         held = int(model.parameters * (2.5 * 2 if params.precision != "fp32" else 3 * 4))
-        effort = STARTING + Effort(
-            moved=20.0 * model.parameters, read=float(model.weights), written=2.0 * output, steps=1e8
-        )
-        found = Estimate({"building": BUILDER + held}, output, output, effort=effort)
+        effort = STARTING + BUILDING + Effort(moved=60.0 * model.parameters, read=model.weights, written=2.0 * output)
+        found = Estimate({"building": BUILDER + held}, output, effort=effort)
         if params.precision not in QUANTISED or params.int4_algo_config in STREAMED:
             return found
         streamed = cls.estimate(params.model_copy(update={"int4_algo_config": "search"}), context, data)

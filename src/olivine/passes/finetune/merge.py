@@ -9,7 +9,7 @@ from olivine.config.schema import DataConfig
 from olivine.errors import ModelError
 from olivine.passes.base import Format, Params, Pass, PassResult, PlanContext, Requirement, RunContext
 from olivine.passes.effort import Effort
-from olivine.passes.estimate import LIBRARIES, STARTING, Estimate
+from olivine.passes.estimate import MIB, STARTING, Estimate
 
 if TYPE_CHECKING:
     from olivine.models.checkpoint import Checkpoint
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 TABLES = ("embed_tokens", "wte", "embed_in", "lm_head")
 """Ends of the names of the largest matrices."""
+WORKER = 225 * MIB
+"""Resident bytes of a worker that merges, which needs torch alone."""
 MERGING = 128.0
 """Operations for each weight that is merged: twice a usual rank."""
 
@@ -70,7 +72,7 @@ class MergeAdapterWeights(Pass[MergeParams]):
         effort = STARTING + Effort(
             products=MERGING * model.parameters, moved=24.0 * model.parameters, read=model.weights, written=output
         )
-        return Estimate({"merging": LIBRARIES + int(held) + 2 * model.adapter}, output, effort=effort)
+        return Estimate({"merging": WORKER + int(held) + 2 * model.adapter}, output, effort=effort)
 
     def run(self, params: MergeParams, context: RunContext) -> PassResult:
         """Merge; see the base class.

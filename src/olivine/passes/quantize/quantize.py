@@ -12,10 +12,10 @@ from olivine.errors import ModelError, Problem
 from olivine.models.checkpoint import TensorInfo, read_checkpoint
 from olivine.passes.base import Format, Pass, PassResult, PlanContext, Requirement, RunContext
 from olivine.passes.budget import BudgetParams
-from olivine.passes.estimate import BUILDER, Estimate, estimate_rounding, threads_within
+from olivine.passes.estimate import Estimate, estimate_rounding, threads_within
 from olivine.passes.quantize.automatic import FormOptions, check_automatic, files_beside, mix
 from olivine.passes.quantize.choosing import Bits, GroupSize, Override, choose, not_decoder
-from olivine.passes.quantize.quantize_estimate import FILLING, calibration, with_calibration
+from olivine.passes.quantize.quantize_estimate import FILLING, STREAMING, calibration, with_calibration
 from olivine.quant.scheme import Calibrated, Rounding, Scheme
 from olivine.quant.stored.form import FormName
 from olivine.quant.stored.forms import FORMS
@@ -181,7 +181,13 @@ class Quantize(Pass[QuantizeParams]):
     def estimate(cls, params: QuantizeParams, context: PlanContext, data: Mapping[str, DataConfig]) -> Estimate:
         """See :meth:`Pass.estimate`: tiles are in memory, and the largest matrix that is copied as it is."""
         found = estimate_rounding(
-            context, _base(params).bits, params.group_size, params.lm_head_bits, None, tile=FILLING
+            context,
+            _base(params).bits,
+            params.group_size,
+            params.lm_head_bits,
+            None,
+            fixed=STREAMING,
+            tile=FILLING,
         )
         return with_calibration(found, params, context) if params.method in CALIBRATED else found
 
@@ -224,7 +230,7 @@ class Quantize(Pass[QuantizeParams]):
             modules = _calibrate(params, context, writer, reader, rounded)
         else:
             method = cast(Rounding, params.method)
-            threads = threads_within(context.max_memory, BUILDER, FILLING, os.cpu_count() or 1)
+            threads = threads_within(context.max_memory, STREAMING, FILLING, os.cpu_count() or 1)
             modules = fill(writer, reader, method, threads=threads, done=rounded)
         writer.copy_rest(lambda copied: report(copied, "copying what is not quantised"))
         writer.finish()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from olivine.passes.base import PlanContext
 from olivine.passes.effort import Effort
-from olivine.passes.estimate import BUILDER, MIB, Estimate
+from olivine.passes.estimate import LIBRARIES, MIB, Estimate
 
 if TYPE_CHECKING:
     from olivine.passes.quantize.quantize import QuantizeParams
@@ -20,8 +20,12 @@ FEWEST_STATES = 64 * MIB
 """With whatever budget."""
 FILLING = 2 * 28 * MIB
 """Bytes that a thread holds while it rounds a tile of two million weights."""
-COPIES = 6 * 64 * MIB
-"""Of the rows that are rounded at a time."""
+STREAMING = 115 * MIB
+"""Resident bytes of a worker that rounds without torch."""
+ROWS = 64 * MIB
+"""Bytes of the rows of a matrix that are rounded at a time; there are six copies of them."""
+HEAD_ROWS = 4096
+"""Rows of the output layer at a time."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +46,28 @@ class Calibration:
         """Return the bytes of hidden states that may be in memory; the others are in a file."""
         if max_memory is None:
             return STATES
-        return min(STATES, max(FEWEST_STATES, max_memory - BUILDER - FILLING - self.fixed))
+        return min(STATES, max(FEWEST_STATES, max_memory - LIBRARIES - self.fixed))
 
 
 def calibration(params: QuantizeParams, config: Mapping[str, Any], modules: Mapping[str, Sequence[int]]) -> Calibration:
     """Return what a calibrated method holds for a model."""
     layers: dict[str, int] = {}
-    widest = 0
+    widest = rows_held = 0
     for name, (rows, width) in modules.items():
         place = re.match(r"model\.layers\.(\d+)\.", name)
         if place:
             layers[place[1]] = layers.get(place[1], 0) + 4 * rows * width
             widest = max(widest, width)
+            rows_held = max(rows_held, min(ROWS, 4 * rows * width))
+        elif name == "lm_head":
+            rows_held = max(rows_held, 4 * min(rows, HEAD_ROWS) * width)
     streams = _streams(params)
     hidden = config.get("hidden_size")
     states = 4 * streams * params.samples * params.sequence_length * (hidden if isinstance(hidden, int) else 0)
     moments = 24 * widest**2  # they, their inverse, its factor, and what these are made of
     if params.scaling == "awq":
         moments += 8 * widest**2  # both those of the inputs and of the scaled ones
-    return Calibration(max(layers.values(), default=0) * streams + moments + COPIES, states, widest)
+    return Calibration(max(layers.values(), default=0) * streams + moments + 6 * rows_held, states, widest)
 
 
 def with_calibration(found: Estimate, params: QuantizeParams, context: PlanContext) -> Estimate:
@@ -68,7 +75,7 @@ def with_calibration(found: Estimate, params: QuantizeParams, context: PlanConte
     model = context.model
     needs = calibration(params, model.config, model.modules)
     room = needs.states_within(context.max_memory)
-    phases = {"calibrating": BUILDER + FILLING + needs.fixed + min(needs.states, room)}
+    phases = {"calibrating": LIBRARIES + needs.fixed + min(needs.states, room)}
     spilt = needs.states if needs.states > room else 0
     tokens = params.samples * params.sequence_length
     streams = _streams(params)
