@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from olivine.errors import OlivineError
     from olivine.events import Event
     from olivine.planning.plan import Plan
-    from olivine.verbs import benchmark, convert, finetune, optimize, quantize
+    from olivine.verbs import benchmark, convert, evaluate, finetune, optimize, quantize
 
 __all__ = [
     "Event",
@@ -26,6 +26,7 @@ __all__ = [
     "__version__",
     "benchmark",
     "convert",
+    "evaluate",
     "finetune",
     "optimize",
     "plan",
@@ -41,6 +42,7 @@ _WHERE = {
     "quantize": "olivine.verbs",
     "convert": "olivine.verbs",
     "benchmark": "olivine.verbs",
+    "evaluate": "olivine.verbs",
     "Plan": "olivine.planning.plan",
     "Result": "olivine.engine.result",
     "StepResult": "olivine.engine.result",

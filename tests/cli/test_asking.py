@@ -122,19 +122,57 @@ def test_evaluate_compares_models(model: Path, pico_model: Path, tmp_path: Path)
     found = json.loads(olivine(*asked, "--json").stdout)
     assert found[str(model)]["accuracy"]["accuracy"] == 1.0
     assert found[str(genai_of(pico_model, "int4"))]["accuracy"]["accuracy"] < 0.5
-    table = olivine(*asked).stdout.splitlines()
+    config = tmp_path / "evaluate.yaml"
+    said = olivine(*asked, "--write-config", config).stdout
+    other = genai_of(pico_model, "int4")
+    assert said.startswith(f"# olivine evaluate stands for this configuration, and the same for {other}:\n")
+    assert "max_new_tokens: 12" in config.read_text()
+    assert "evaluate input model" in olivine("plan", config).stdout
+    table = said.partition("output_dir: evaluation\n\n")[2].splitlines()
     assert table[0].split() == [model.name, f"{pico_model.name}-int4"]
     assert table[1].split()[:2] == ["accuracy", "1"]
     assert any(line.startswith("size") for line in table)
+
+
+def test_evaluate_compares_with_a_reference_that_is_recorded_once(pico_model: Path, tmp_path: Path) -> None:
+    data = tmp_path / "texts.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows()))
+    base, small = trained_model(pico_model), genai_of(trained_model(pico_model), "int4")
+    done = olivine(
+        "evaluate", base, small, "--reference", base, "--data", data, "--text-template", TEMPLATE + "{tone}",
+        "--metrics", "divergence", "--json",
+    )  # fmt: skip
+    found = json.loads(done.stdout)
+    assert found[str(base)]["divergence"]["kl"] == pytest.approx(0, abs=1e-6)
+    assert found[str(base)]["divergence"]["top_agreement"] == 1.0
+    assert found[str(small)]["divergence"]["kl"] > 1e-5
+    shown = olivine(
+        "evaluate", small, "--reference", base, "--data", data, "--text-template", TEMPLATE + "{tone}",
+        "--metrics", "divergence",
+    ).stdout  # fmt: skip
+    assert f"reference: {base}" in shown
+    assert "KL to the reference, nats/token" in shown
+
+
+def test_evaluate_in_python_is_the_same(model: Path, tmp_path: Path) -> None:
+    import olivine as package
+
+    data = tmp_path / "eval.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows()))
+    result = package.evaluate(
+        str(model), metrics=["accuracy"], data=str(data), prompt_template=PROMPT, label_col="tone", max_new_tokens=12,
+        output=str(tmp_path / "out"), cache=str(tmp_path / "cache"),
+    )  # fmt: skip
+    assert result.metrics["input"]["accuracy"]["accuracy"] == 1.0
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "expected"),
     [
         (("--metrics", "acuracy"), 2, "the nearest is accuracy"),
-        (("--label-col", "tone"), 2, "accuracy needs --data, --prompt-template and --label-col"),
-        (("--metrics", "perplexity"), 2, "perplexity needs --data"),
-        (("--metrics", "speed", "--repeats", "0"), 2, "--repeats"),
+        (("--label-col", "tone"), 2, "(--data, --prompt-template, --label-col)"),
+        (("--metrics", "perplexity"), 2, "perplexity needs data (--data)"),
+        (("--metrics", "speed", "--repeats", "0"), 2, "metrics.0.repeats"),
         (("--metrics", "perplexity", "--data", "/nowhere.jsonl"), 2, "/nowhere.jsonl"),
     ],
 )

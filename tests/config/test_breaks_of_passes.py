@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from olivine.config import load
 from olivine.config.dialects.document import FILLED, Document, unwrap, wrap
 
 
@@ -325,3 +326,24 @@ def test_packaging_is_a_flat_list() -> None:
     }
     expected = [{"type": "Zipfile", "name": "n", "export_in_mlflow_format": True}]
     assert after(raw, "packaging")["engine"]["packaging_config"] == expected
+
+
+def test_an_evaluator_of_tasks_is_the_metric_lm_eval() -> None:
+    evaluator = {"type": "LMEvaluator", "tasks": ["arc_easy", "size_on_disk", "mmlu"], "limit": 10, "batch_size": 4,
+                 "model_class": "ortgenai"}  # fmt: skip
+    loaded = load(
+        {
+            "input_model": {"type": "HfModel", "model_path": "org/m"},
+            "evaluators": {"lm": evaluator},
+            "passes": {"p": {"type": "ModelBuilder", "precision": "int4"}},
+            "evaluator": "lm",
+        }
+    )
+    found = loaded.workflow.evaluators["lm"]
+    assert found.type is None
+    assert [(each.type, each.params) for each in found.metrics] == [
+        ("lm_eval", {"tasks": ["arc_easy", "mmlu"], "limit": 10}), ("size", {}),
+    ]  # fmt: skip
+    notes = "\n".join(str(each) for each in loaded.notes)
+    assert "batch_size" in notes
+    assert "model_class" in notes

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from plugged_project import PluggedProject, plug_in
 
 PLUGIN = '''
 """A pass that copies the model, and misbehaves on request."""
@@ -88,24 +86,15 @@ class Copy(Pass[CopyParams]):
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the package and its metadata; put it on PYTHONPATH."""
     folder = tmp_path_factory.mktemp("plugin")
-    (folder / "copy_plugin.py").write_text(PLUGIN)
-    info = folder / "copy_plugin-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: copy-plugin\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[olivine.passes]\nCopy = copy_plugin:Copy\n")
-    return folder
+    return plug_in(folder, "copy_plugin", PLUGIN, "[olivine.passes]\nCopy = copy_plugin:Copy\n")
 
 
-class Project:
-    """A user's folder with a workflow, and the command line run in it."""
+class Project(PluggedProject):
+    """A user's folder with a workflow."""
 
-    def __init__(self, folder: Path, model: Path, plugin: Path) -> None:
-        self.folder = folder
-        self.model = model
-        self.environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(plugin), *sys.path])}
-        self.output = folder / "models"
-        self.cache = folder / ".olivine-cache"
-        self.journal = folder / "journal.txt"
+    @property
+    def cache(self) -> Path:
+        return self.folder / ".olivine-cache"
 
     def write(self, name: str = "workflow.json", **passes: dict[str, object]) -> Path:
         """Write a workflow of Copy passes."""
@@ -113,35 +102,6 @@ class Project:
         steps = {key: {"type": "Copy", "journal": str(self.journal), **value} for key, value in passes.items()}
         path.write_text(json.dumps({"version": 1, "input_model": {"model_path": str(self.model)}, "passes": steps}))
         return path
-
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "olivine", *arguments]
-
-    def olivine(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run the command line to its end."""
-        return subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=self.environment | environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """Start the command line and leave it running."""
-        return subprocess.Popen(
-            self.command(*arguments),
-            cwd=self.folder,
-            env=self.environment | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def times_run(self) -> int:
-        """How often a Copy pass has run."""
-        return len(self.journal.read_text().splitlines()) if self.journal.exists() else 0
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ from metric_inputs import ACCURACY
 
 from olivine.config.docstrings import field_docs
 from olivine.config.schema import DataConfig
-from olivine.errors import EXIT_INVALID, OlivineError
+from olivine.errors import OlivineError, UnavailableError
 from olivine.evaluate import registry
 from olivine.evaluate.measuring import measure_all
-from olivine.evaluate.process import measure_in_fresh_process
 from olivine.passes.base import Accelerator, Format
 
 
@@ -56,32 +55,19 @@ def test_unknown_metric(tone_genai: Path) -> None:
         measured(tone_genai, metric(0, "flops"))
 
 
-def test_fresh_process_gives_the_same_and_its_peak_memory(tone_genai: Path, tones: Path) -> None:
+def test_text_metrics_refuse_a_silent_fall_back_to_the_cpu(tone_genai: Path, tones: Path) -> None:
     config = DataConfig(name="tones", data_files=str(tones))
     params = {key: value for key, value in ACCURACY.items() if key != "data_config"}
-    found = measure_in_fresh_process(
-        tone_genai,
-        Format.GENAI,
-        [metric(0, "accuracy", **params), metric(1, "size")],
-        {"0.data_config": config},
-        Accelerator(),
-    )
-    assert found["accuracy"]["accuracy"] == 1.0
-    assert found["peak_memory_bytes"] > 2**20
-    assert found["seconds"] > 0
-
-
-def test_failure_in_the_fresh_process_keeps_its_words_and_its_status(tone_genai: Path, tones: Path) -> None:
-    config = DataConfig(name="tones", data_files=str(tones))
-    with pytest.raises(OlivineError, match="no column 'mood'") as error:
-        measure_in_fresh_process(
-            tone_genai,
-            Format.GENAI,
-            [metric(0, "accuracy", prompt_template="{phrase}", label_col="mood")],
-            {"0.data_config": config},
-            Accelerator(),
+    with pytest.raises(UnavailableError, match="no node of the model ran on AzureExecutionProvider"):
+        # It comes with ONNX Runtime, starts, and leaves every node of ours to the CPU.
+        measure_all(
+            [metric(0, "accuracy", **params)],
+            model=tone_genai,
+            format=Format.GENAI,
+            data={"0.data_config": config},
+            target=Accelerator("cpu", "AzureExecutionProvider"),
+            progress=lambda *_, **__: None,
         )
-    assert error.value.exit_code == EXIT_INVALID
 
 
 def test_every_built_in_metric_is_described() -> None:

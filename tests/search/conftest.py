@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from plugged_project import PluggedProject, plug_in
 
 PLUGIN = '''
 import os, signal, time
@@ -86,31 +84,21 @@ class Score(Metric[ScoreParams]):
 '''
 
 
+ENTRY_POINTS = "[olivine.passes]\nShape = shape_plugin:Shape\n[olivine.metrics]\nscore = shape_plugin:Score\n"
+
+
 @pytest.fixture(scope="session")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the package and its metadata; put it on PYTHONPATH."""
-    folder = tmp_path_factory.mktemp("plugin")
-    (folder / "shape_plugin.py").write_text(PLUGIN)
-    info = folder / "shape_plugin-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shape-plugin\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[olivine.passes]\nShape = shape_plugin:Shape\n[olivine.metrics]\nscore = shape_plugin:Score\n"
-    )
-    return folder
+    return plug_in(tmp_path_factory.mktemp("plugin"), "shape_plugin", PLUGIN, ENTRY_POINTS)
 
 
-class Project:
-    """A user's folder with a workflow, and the command line run in it."""
+class Project(PluggedProject):
+    """A user's folder with a search."""
 
-    def __init__(self, folder: Path, model: Path, plugin: Path) -> None:
-        self.folder = folder
-        self.model = model
-        path = os.pathsep.join([str(plugin), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
-        self.environment = os.environ | {"PYTHONPATH": path}
-        self.output = folder / "models"
-        self.journal = folder / "journal.txt"
-        self.measured = folder / "measured.txt"
+    @property
+    def measured(self) -> Path:
+        return self.folder / "measured.txt"
 
     def write(
         self,
@@ -118,6 +106,7 @@ class Project:
         strategy: dict[str, Any] | None = None,
         score: dict[str, Any] | None = None,
         size: dict[str, Any] | None = None,
+        **sections: Any,
     ) -> None:
         for each in passes.values():
             for one in each if isinstance(each, list) else [each]:
@@ -142,15 +131,7 @@ class Project:
                 "cache_dir": "cache",
             },
         }
-        (self.folder / "workflow.json").write_text(json.dumps(config))
-
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "olivine", *arguments]
-
-    def olivine(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*arguments), cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=240
-        )
+        (self.folder / "workflow.json").write_text(json.dumps(config | sections))
 
     def run(self, code: int = 0) -> dict[str, Any]:
         """Run the search and return what it found."""
@@ -158,9 +139,6 @@ class Project:
         assert done.returncode == code, done.stdout + done.stderr
         found: dict[str, Any] = json.loads((self.output / "status.json").read_text())["search"]
         return found
-
-    def lines(self, file: Path) -> list[str]:
-        return file.read_text().splitlines() if file.exists() else []
 
 
 @pytest.fixture

@@ -127,3 +127,77 @@ def test_the_front_is_what_nothing_dominates() -> None:
     assert found == ["a", "e", "b"]
     assert dominates([1, 1], [1, 2], two)
     assert not dominates([1, 1], [1, 1], two)
+
+
+def categorical(*support: Any) -> dict[str, Any]:
+    return {"olive_parameter_type": "SearchParameter", "type": "Categorical", "support": list(support)}
+
+
+def conditional(parents: list[str], support: dict[Any, Any], default: Any = None) -> dict[str, Any]:
+    found = {"olive_parameter_type": "SearchParameter", "type": "Conditional", "parents": parents, "support": support}
+    return found | ({"default": default} if default is not None else {})
+
+
+IGNORED, INVALID = "OLIVE_IGNORED_PARAM_VALUE", "OLIVE_INVALID_PARAM_VALUE"
+
+
+@pytest.fixture
+def depending() -> Space:
+    """Group sizes hang on the width: two for 4 bits, the default for 8, and 2 bits are none."""
+    size = conditional(["bits"], {"4": categorical(32, 64), "8": categorical(IGNORED)}, categorical(INVALID))
+    return space({"q": {"type": "Quantize", "group_size": size, "bits": [8, 4, 2], "method": ["rtn", "search"]}})
+
+
+def test_a_parameter_that_depends_on_others_has_their_choices(depending: Space) -> None:
+    chosen = [
+        {key: value for key, value in depending.at(point).single_pass("q").params.items() if key != "method"}
+        for point in depending.points()
+    ]
+    expected: list[dict[str, Any]] = [{"bits": 8}, {"bits": 4, "group_size": 32}, {"bits": 4, "group_size": 64}]
+    assert depending.size == len(chosen) == 2 * 3
+    assert all(each in expected for each in chosen)
+    assert depending.first()["q.bits"] == 8
+    assert {"name": "q.group_size", "choices": [32, 64], "when": "q.bits=4"} in [
+        each.as_json() for each in depending.dimensions
+    ]
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+def test_a_sampler_asks_for_no_combination_that_is_none(depending: Space, sampler: str) -> None:
+    asking = asker(depending, SearchStrategy(sampler=sampler, seed=3), LOSS)  # type: ignore[arg-type]
+    points = []
+    while (point := asking.ask()) is not None:
+        points.append(point)
+        asking.tell(point, [float(point["q.bits"])], {})
+    assert len(points) == 6
+    assert all(point["q.bits"] != 2 for point in points)
+
+
+def test_a_default_may_depend_on_several_parents_one_of_which_is_settled() -> None:
+    default = conditional(
+        ["bits", "symmetric"], {"4": {"true": categorical("search")}, "8": {"false": categorical("hqq")}},
+        categorical("rtn"),
+    ) | {"type": "ConditionalDefault"}  # fmt: skip
+    found = space({"q": {"type": "Quantize", "bits": [4, 8], "symmetric": True, "method": default}})
+    assert [(each["q.bits"], each["q.method"]) for each in found.points()] == [(4, "search"), (8, "rtn")]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (conditional(["width"], {"4": categorical(1)}), "depends on width"),
+        (conditional([], {}), "depends on nothing"),
+        (conditional(["bits"], {"4": [1, 2]}), "has no choices for 4"),
+        ({"olive_parameter_type": "SearchParameter", "type": "Normal"}, "unknown kind, 'Normal'"),
+    ],
+)
+def test_wrong_dependencies_are_refused(value: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        space({"q": {"type": "Quantize", "bits": [4, 8], "group_size": value}})
+
+
+def test_parameters_that_depend_on_each_other_are_refused() -> None:
+    one = conditional(["group_size"], {"32": categorical(4)}, categorical(8))
+    other = conditional(["bits"], {"4": categorical(32)}, categorical(64))
+    with pytest.raises(ConfigError, match="depend on each other"):
+        space({"q": {"type": "Quantize", "bits": one, "group_size": other}})

@@ -14,6 +14,7 @@ from olivine.cli.recipe import (
     add_measuring_arguments,
     add_model_argument,
     add_running_arguments,
+    add_speed_arguments,
     carry_out,
     measuring,
     running,
@@ -26,10 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_argument(parser)
     parser.add_argument("--target", choices=list(TARGETS), default="cpu", help="where it runs (default: cpu)")
     add_measuring_arguments(parser)
-    speed = parser.add_argument_group("speed")
-    speed.add_argument("--prompt-tokens", type=int, metavar="N", help="tokens of the prompt")
-    speed.add_argument("--new-tokens", type=int, metavar="N", help="tokens that are generated")
-    speed.add_argument("--repeats", type=int, metavar="N", help="how often it is measured")
+    add_speed_arguments(parser.add_argument_group("speed"))
     add_running_arguments(parser, output="benchmark")
 
 

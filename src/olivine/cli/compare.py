@@ -11,6 +11,8 @@ import json
 import sys
 from pathlib import Path
 
+from olivine.cli.report import add_cache_argument, write_page
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `olivine compare`."""
@@ -20,12 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", metavar="FILE", help="write a page with charts")
     parser.add_argument("--open", action="store_true", help="with --html: show it in the browser")
     parser.add_argument("--json", action="store_true", help="print the records as JSON")
-    parser.add_argument(
-        "--cache",
-        default=".olivine-cache",
-        metavar="FOLDER",
-        help="where a run's name is looked up (default: %(default)s)",
-    )
+    add_cache_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -46,8 +43,6 @@ def run(arguments: argparse.Namespace) -> int:
             lines = difference(records[0], record, [names[0], name])
             print("\n" + ("\n".join(lines) or "The configurations are the same."))
     if arguments.html:
-        from olivine.cli.report import write_page
-
         write_page(Path(arguments.html), comparison_page(records), show=arguments.open)
     return 0
 

@@ -3,7 +3,8 @@
   olivine evaluate models base --data eval.jsonl --label-col tone \\
       --prompt-template '### Text: {phrase}\\n### The tone is:\\n'
 
-Without --metrics everything is measured for which the options say enough.
+Without --metrics everything is measured for which the options say enough. Nothing is kept; `olivine benchmark` measures
+one model and keeps a report.
 """
 
 from __future__ import annotations
@@ -11,16 +12,29 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from olivine.cli.generate import folder_of, target_of, unescape
+from olivine.cli.generate import folder_of
+from olivine.cli.recipe import (
+    add_data_argument,
+    add_label_arguments,
+    add_rows_argument,
+    add_speed_arguments,
+    add_text_arguments,
+    add_writing_argument,
+    listed,
+    shown,
+    unescaped,
+    write_config,
+)
+from olivine.recipes.evaluation import METRICS
 
 if TYPE_CHECKING:
-    from olivine.config.schema import DataConfig
-    from olivine.passes.base import Accelerator
+    from olivine.engine.result import Result
+    from olivine.events import Event
 
-METRICS = ("accuracy", "exact_match", "perplexity", "divergence", "speed", "latency", "throughput", "size")
 SHOWN = {
     "accuracy": ("accuracy", "count", "unanswered", "majority", "macro_f1"),
     "exact_match": ("exact_match", "word_f1"),
@@ -43,211 +57,101 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--metrics", metavar="LIST", help=f"comma-separated: {','.join(METRICS)} (default: what the options allow)"
     )
     data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data", action="append", metavar="FILE", help="JSON, JSONL, CSV, Parquet or text; a glob; repeatable"
-    )
-    data.add_argument("--max-rows", type=int, metavar="N", help="use the first N rows")
+    add_data_argument(data)
+    add_rows_argument(data)
     labels = parser.add_argument_group("accuracy")
     labels.add_argument(
         "--prompt-template",
         metavar="TEMPLATE",
         help=r"prompt over the columns, e.g. '### Text: {phrase}\n### The tone is:\n'",
     )
-    labels.add_argument("--label-col", metavar="COLUMN", help="column with the right answer")
-    labels.add_argument("--labels", metavar="LIST", help="comma-separated; default: those in the data")
+    add_label_arguments(labels)
     labels.add_argument(
-        "--max-new-tokens", type=int, default=8, metavar="N", help="longest answer (default: %(default)s)"
+        "--max-new-tokens", type=int, metavar="N", help="longest answer, in tokens (default: 8, exact_match: 32)"
     )
     labels.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
     texts = parser.add_argument_group("perplexity")
-    texts.add_argument("--text-template", metavar="TEMPLATE", help="text over the columns")
-    texts.add_argument("--text-cols", metavar="LIST", help="comma-separated columns of the text (default: text)")
-    texts.add_argument(
-        "--max-seq-len", type=int, default=1024, metavar="N", help="window in tokens (default: %(default)s)"
-    )
+    add_text_arguments(texts, "text of a row over its columns")
+    texts.add_argument("--max-seq-len", type=int, metavar="N", help="window in tokens (default: 1024, divergence: 512)")
     parser.add_argument_group("divergence").add_argument(
         "--reference", metavar="MODEL", help="the model before it was quantised, to compare predictions with"
     )
-    speed = parser.add_argument_group("speed")
-    speed.add_argument("--prompt-tokens", type=int, default=64, metavar="N", help="default: %(default)s")
-    speed.add_argument("--new-tokens", type=int, default=64, metavar="N", help="default: %(default)s")
-    speed.add_argument("--repeats", type=int, default=5, metavar="N", help="default: %(default)s")
+    add_speed_arguments(parser.add_argument_group("speed"))
     parser.add_argument("--execution-provider", default=None, metavar="NAME", help="default: CPUExecutionProvider")
     parser.add_argument(
         "--trust-remote-code", action="store_true", help="let Python code that comes with the models run"
     )
+    add_writing_argument(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object with every value")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure each model, then print the table or the JSON."""
+    """Show the configuration, measure each model, then print the table or the JSON."""
     from olivine.errors import EXIT_OK
-    from olivine.evaluate.process import measure_in_fresh_process
-    from olivine.models.checkpoint import detect_format
+    from olivine.recipes import evaluate
 
-    folders = {name: folder_of(name) for name in arguments.models}
-    formats = {name: detect_format(folder) for name, folder in folders.items()}
-    metrics, data = requested(arguments, graphs_only="onnx" in formats.values())
-    reference = None
-    if arguments.reference:
-        folder = folder_of(arguments.reference)
-        reference = (folder, detect_format(folder))
-    if data:
-        check_data(data)
-    target = target_of(arguments.execution_provider)
+    for name in arguments.models:
+        folder_of(name)
+    options = {
+        "metrics": listed(arguments.metrics) if arguments.metrics is not None else None,
+        "data": arguments.data,
+        "text_template": unescaped(arguments.text_template),
+        "text_cols": listed(arguments.text_cols),
+        "prompt_template": unescaped(arguments.prompt_template),
+        "label_col": arguments.label_col,
+        "labels": listed(arguments.labels),
+        "chat": arguments.chat,
+        "max_rows": arguments.max_rows,
+        "max_new_tokens": arguments.max_new_tokens,
+        "max_seq_len": arguments.max_seq_len,
+        "reference": arguments.reference,
+        "prompt_tokens": arguments.prompt_tokens,
+        "new_tokens": arguments.new_tokens,
+        "repeats": arguments.repeats,
+        "execution_provider": arguments.execution_provider or "CPUExecutionProvider",
+    }
+    workflows = {name: evaluate(name, **options) for name in dict.fromkeys(arguments.models)}
+    first, *others = workflows
+    if not arguments.json:
+        also = f", and the same for {', '.join(others)}" if others else ""
+        shown("evaluate", workflows[first], also)
+    write_config("evaluate", workflows[first], arguments.write_config)
     results: dict[str, dict[str, Any]] = {}
-    for name, folder in folders.items():
-        if sys.stderr.isatty():
-            print(f"measuring {name} ...", file=sys.stderr)
-        results[name] = measure_in_fresh_process(
-            folder,
-            formats[name],
-            metrics,
-            data,
-            target,
-            trust_remote_code=arguments.trust_remote_code,
-            reference=reference,
-        )
+    with tempfile.TemporaryDirectory(prefix="olivine-evaluate-") as scratch:
+        for name, workflow in workflows.items():
+            if sys.stderr.isatty():
+                print(f"measuring {name} ...", file=sys.stderr)
+            results[name] = _measured(workflow, Path(scratch), arguments.trust_remote_code)
     if arguments.json:
         print(json.dumps(results, ensure_ascii=False, indent=2))
     else:
-        show(results, target)
+        show(results, options["execution_provider"])
     return EXIT_OK
 
 
-def requested(
-    arguments: argparse.Namespace, *, graphs_only: bool = False
-) -> tuple[list[dict[str, Any]], dict[str, DataConfig]]:
-    """Return the metrics with their parameters, and the data configs by ``"{index}.data_config"``.
+def _measured(workflow: dict[str, Any], scratch: Path, trust_remote_code: bool) -> dict[str, Any]:
+    """Run a workflow whose cache and output are gone in the end; return the values by metric, and what it took.
 
-    Args:
-        graphs_only: a model is a plain ONNX graph, which cannot be asked for text.
-
-    Raises:
-        ConfigError: an unknown metric, or one for which the options say too little.
+    One cache for all models: what the reference predicts is recorded once.
     """
-    from pydantic import ValidationError
+    from olivine.api import execute, prepare
 
-    from olivine.config.schema import DataConfig
-    from olivine.errors import ConfigError
-    from olivine.evaluate import registry
-
-    names = _metric_names(arguments, graphs_only)
-    params: dict[str, dict[str, Any]] = {
-        "accuracy": {
-            "prompt_template": unescape(arguments.prompt_template or ""),
-            "label_col": arguments.label_col,
-            "labels": _split(arguments.labels),
-            "max_new_tokens": arguments.max_new_tokens,
-            "chat_template": arguments.chat,
-            "max_rows": arguments.max_rows,
-        },
-        "exact_match": {
-            "prompt_template": unescape(arguments.prompt_template or ""),
-            "answer_col": arguments.label_col,
-            "max_new_tokens": arguments.max_new_tokens,
-            "chat_template": arguments.chat,
-            "max_rows": arguments.max_rows,
-        },
-        "perplexity": {"max_seq_len": arguments.max_seq_len, "max_rows": arguments.max_rows},
-        "divergence": {"max_seq_len": arguments.max_seq_len, "max_rows": arguments.max_rows},
-        "latency": {"repeats": arguments.repeats},
-        "throughput": {"repeats": arguments.repeats},
-        "speed": {
-            "prompt_tokens": arguments.prompt_tokens,
-            "new_tokens": arguments.new_tokens,
-            "repeats": arguments.repeats,
-        },
-        "size": {},
-    }
-    metrics, data = [], {}
-    for index, name in enumerate(names):
-        metric_type = registry.find(name)
-        assert metric_type is not None
-        values = params[name]
-        if name not in ("latency", "throughput") and "data_config" in metric_type.params_type.model_fields:
-            data[f"{index}.data_config"] = DataConfig(
-                name="data",
-                data_files=[str(Path(each).expanduser().absolute()) for each in arguments.data],
-                text_template=unescape(arguments.text_template) if arguments.text_template else None,
-                text_cols=_split(arguments.text_cols),
-            )
-        try:
-            metric_type.params_type.model_validate(
-                values | ({"data_config": "data"} if f"{index}.data_config" in data else {})
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            option = "--" + "-".join(str(part) for part in first["loc"]).replace("_", "-")
-            raise ConfigError(f"{option}: {first['msg']}", remedy="`olivine evaluate --help` explains it") from None
-        metrics.append({"index": index, "name": name, "type": name, "params": values})
-    return metrics, data
+    folders = {"cache_dir": str(scratch / "cache"), "output_dir": str(scratch / "output")}
+    plan, store = prepare(
+        workflow | {"engine": workflow["engine"] | folders}, trust_remote_code=trust_remote_code
+    )  # fmt: skip
+    result: Result = execute(plan, store, _told)
+    step = next(each for each in result.steps if each.type == "evaluate")
+    return {**result.metrics["input"], "peak_memory_bytes": step.peak_memory, "seconds": step.seconds}
 
 
-def _metric_names(arguments: argparse.Namespace, graphs_only: bool) -> list[str]:
-    """Return the metrics that were asked for, or all for which the options say enough."""
-    import difflib
-
-    from olivine.errors import ConfigError
-
-    can_label = bool(arguments.data and arguments.prompt_template and arguments.label_col)
-    can_read = bool(arguments.data and (arguments.text_template or arguments.text_cols))
-    if arguments.metrics is None:
-        partly = [arguments.prompt_template, arguments.label_col]
-        if any(partly) and not can_label:
-            raise ConfigError(
-                "accuracy needs --data, --prompt-template and --label-col",
-                remedy="give all three, or choose others with --metrics",
-            )
-        if graphs_only:
-            return ["latency", "size"]
-        chosen = {
-            "accuracy": can_label,
-            "perplexity": can_read,
-            "divergence": can_read and bool(arguments.reference),
-            "speed": True,
-            "size": True,
-        }
-        return [name for name in METRICS if chosen.get(name)]
-    names = list(dict.fromkeys(_split(arguments.metrics) or []))
-    for name in names:
-        if name not in METRICS:
-            near = difflib.get_close_matches(name, METRICS, n=1)
-            raise ConfigError(
-                f"there is no metric {name!r}" + (f"; the nearest is {near[0]}" if near else ""),
-                remedy=f"choose among {', '.join(METRICS)}",
-            )
-    if not names:
-        raise ConfigError("--metrics names none", remedy=f"choose among {', '.join(METRICS)}")
-    for name in ("accuracy", "exact_match"):
-        if name in names and not can_label:
-            raise ConfigError(f"{name} needs --data, --prompt-template and --label-col", remedy="give all three")
-    if "divergence" in names and not arguments.reference:
-        raise ConfigError("divergence needs --reference", remedy="give the checkpoint before it was quantised")
-    for name in ("perplexity", "divergence"):
-        if name not in names or arguments.data:
-            continue
-        raise ConfigError(f"{name} needs --data", remedy="give a file of texts, and --text-template or --text-cols")
-    return names
+def _told(event: Event) -> None:
+    """Pass on what is worth knowing."""
+    if event.event == "note":
+        print(event.data["text"], file=sys.stderr)
 
 
-def _split(text: str | None) -> list[str] | None:
-    return [each.strip() for each in text.split(",") if each.strip()] if text else None
-
-
-def check_data(data: dict[str, DataConfig]) -> None:
-    """Say which files are missing before any model is loaded.
-
-    Raises:
-        DataError: a file is missing.
-    """
-    from olivine.data.sources import data_files
-
-    for config in data.values():
-        data_files(config)
-
-
-def show(results: dict[str, dict[str, Any]], target: Accelerator) -> None:
+def show(results: dict[str, dict[str, Any]], provider: str) -> None:
     """Print one row per value and one column per model."""
     from olivine.engine.words import memory, number, size
 
@@ -267,7 +171,7 @@ def show(results: dict[str, dict[str, Any]], target: Accelerator) -> None:
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(*heads, title=f"on {target.execution_provider}", title_justify="left")
+        table = Table(*heads, title=f"on {provider}", title_justify="left")
         for column in table.columns[1:]:
             column.justify = "right"
         for row in rows:

@@ -9,9 +9,12 @@ from __future__ import annotations
 import argparse
 
 from olivine.cli.recipe import (
+    add_label_arguments,
     add_model_argument,
+    add_rows_argument,
     add_running_arguments,
     add_target_arguments,
+    add_text_arguments,
     carry_out,
     listed,
     running,
@@ -30,8 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="rows to train on, all of them: JSON, JSONL, CSV, Parquet or text; a glob; repeatable",
     )
-    data.add_argument("--text-template", metavar="TEMPLATE", help="text of a row over its columns (default: `text`)")
-    data.add_argument("--text-cols", metavar="LIST", help="comma-separated columns of the text, instead")
+    add_text_arguments(data, "text of a row over its columns (default: `text`)")
     data.add_argument(
         "--prompt-template", metavar="TEMPLATE", help="with --completion-template: only completions are in the loss"
     )
@@ -53,9 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     training.add_argument("--seed", type=int, metavar="N", help="of training (default: 42)")
     measured = parser.add_argument_group("measuring")
     measured.add_argument("--eval-data", action="append", metavar="FILE", help="rows to measure on, never trained on")
-    measured.add_argument("--label-col", metavar="COLUMN", help="column with the right answer, for accuracy")
-    measured.add_argument("--labels", metavar="LIST", help="comma-separated; default: those in the data")
-    measured.add_argument("--max-rows", type=int, metavar="N", help="measure on the first N rows")
+    add_label_arguments(measured)
+    add_rows_argument(measured)
     parser.add_argument("--adapter-only", action="store_true", help="do not merge: the adapter is the result")
     add_target_arguments(parser, default=None)
     add_running_arguments(parser)

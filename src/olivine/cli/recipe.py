@@ -39,22 +39,47 @@ def add_target_arguments(parser: argparse.ArgumentParser, *, default: str | None
 def add_measuring_arguments(parser: argparse.ArgumentParser, *, labels: bool = True) -> None:
     """Add what is measured on which data."""
     group = parser.add_argument_group("measuring")
-    group.add_argument(
-        "--data", action="append", metavar="FILE", help="JSON, JSONL, CSV, Parquet or text; a glob; repeatable"
-    )
-    group.add_argument(
-        "--text-template", metavar="TEMPLATE", help=r"text of a row, for perplexity, e.g. 'Q: {question}\nA: {answer}'"
-    )
-    group.add_argument("--text-cols", metavar="LIST", help="comma-separated columns of the text, instead")
+    add_data_argument(group)
+    add_text_arguments(group, "text of a row, for perplexity, e.g. 'Q: {question}\\nA: {answer}'")
     if labels:
-        group.add_argument("--label-col", metavar="COLUMN", help="column with the right answer, for accuracy")
-        group.add_argument("--labels", metavar="LIST", help="comma-separated; default: those in the data")
+        add_label_arguments(group)
         group.add_argument(
             "--prompt-template",
             metavar="TEMPLATE",
             help="prompt for accuracy; default: --text-template up to its last column",
         )
+    add_rows_argument(group)
+
+
+def add_data_argument(group: argparse._ArgumentGroup) -> None:
+    """Add the files that are measured on."""
+    group.add_argument(
+        "--data", action="append", metavar="FILE", help="JSON, JSONL, CSV, Parquet or text; a glob; repeatable"
+    )
+
+
+def add_text_arguments(group: argparse._ArgumentGroup, said: str) -> None:
+    """Add how rows become texts."""
+    group.add_argument("--text-template", metavar="TEMPLATE", help=said)
+    group.add_argument("--text-cols", metavar="LIST", help="comma-separated columns of the text, instead")
+
+
+def add_label_arguments(group: argparse._ArgumentGroup) -> None:
+    """Add what accuracy needs."""
+    group.add_argument("--label-col", metavar="COLUMN", help="column with the right answer, for accuracy")
+    group.add_argument("--labels", metavar="LIST", help="comma-separated; default: those in the data")
+
+
+def add_rows_argument(group: argparse._ArgumentGroup) -> None:
+    """Add how much is measured on."""
     group.add_argument("--max-rows", type=int, metavar="N", help="measure on the first N rows")
+
+
+def add_speed_arguments(group: argparse._ArgumentGroup) -> None:
+    """Add how speed is measured."""
+    group.add_argument("--prompt-tokens", type=int, metavar="N", help="tokens of the prompt (default: 64)")
+    group.add_argument("--new-tokens", type=int, metavar="N", help="tokens that are generated (default: 64)")
+    group.add_argument("--repeats", type=int, metavar="N", help="how often (default: 5, latency: 20)")
 
 
 def add_running_arguments(parser: argparse.ArgumentParser, *, output: str = "models") -> None:
@@ -63,7 +88,7 @@ def add_running_arguments(parser: argparse.ArgumentParser, *, output: str = "mod
         "--output", default=output, metavar="FOLDER", help="where the result goes (default: %(default)s)"
     )
     parser.add_argument("--cache", default=".olivine-cache", metavar="FOLDER", help="the Store (default: %(default)s)")
-    parser.add_argument("--write-config", metavar="FILE", help="write the configuration that this stands for")
+    add_writing_argument(parser)
     parser.add_argument("--dry-run", action="store_true", help="show configuration and plan, and run nothing")
     parser.add_argument(
         "--set",
@@ -80,6 +105,11 @@ def add_running_arguments(parser: argparse.ArgumentParser, *, output: str = "mod
         "--force", action="store_true", help="go on where memory or disk seem too small, or the model for its target"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line for machines")
+
+
+def add_writing_argument(parser: argparse.ArgumentParser) -> None:
+    """Add where the configuration goes that a verb stands for."""
+    parser.add_argument("--write-config", metavar="FILE", help="write the configuration that this stands for")
 
 
 def measuring(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -120,12 +150,10 @@ def carry_out(verb: str, workflow: dict[str, Any], arguments: argparse.Namespace
     from olivine.cli.run import tell
     from olivine.cli.view import make_view
     from olivine.config.overrides import apply_overrides
-    from olivine.config.writing import SCHEMA_URL, to_yaml
 
-    workflow = dict(sorted(workflow.items(), key=lambda item: ORDER.index(item[0])))
     apply_overrides(workflow, arguments.overrides)
     if not arguments.json:
-        print(f"# olivine {verb} stands for this configuration:\n{to_yaml(workflow)}", flush=True)
+        shown(verb, workflow)
     plan, store = prepare(
         workflow,
         trust_remote_code=arguments.trust_remote_code,
@@ -134,10 +162,7 @@ def carry_out(verb: str, workflow: dict[str, Any], arguments: argparse.Namespace
         fetch_models=not arguments.dry_run,
         tell=tell,
     )
-    if arguments.write_config:
-        file = Path(arguments.write_config)
-        head = f"# yaml-language-server: $schema={SCHEMA_URL}\n# From: olivine {verb}\n"
-        write(file, head + to_yaml(moved(workflow, file.absolute().parent)))
+    write_config(verb, workflow, arguments.write_config)
     if arguments.dry_run:
         from olivine.cli.plan import show
 
@@ -146,6 +171,31 @@ def carry_out(verb: str, workflow: dict[str, Any], arguments: argparse.Namespace
     with make_view(plan, as_json=arguments.json, stream=sys.stdout) as view:
         result = execute(plan, store, view)
     return result.exit_code
+
+
+def shown(verb: str, workflow: dict[str, Any], also: str = "") -> None:
+    """Print the configuration that a verb stands for."""
+    from olivine.config.writing import to_yaml
+
+    print(f"# olivine {verb} stands for this configuration{also}:\n{to_yaml(_in_order(workflow))}", flush=True)
+
+
+def write_config(verb: str, workflow: dict[str, Any], to: str | None) -> None:
+    """Write the configuration that a verb stands for, if it is asked for.
+
+    Raises:
+        ConfigError: there is another file, or it cannot be written.
+    """
+    from olivine.config.writing import SCHEMA_URL, to_yaml
+
+    if to is not None:
+        file = Path(to)
+        head = f"# yaml-language-server: $schema={SCHEMA_URL}\n# From: olivine {verb}\n"
+        write(file, head + to_yaml(moved(_in_order(workflow), file.absolute().parent)))
+
+
+def _in_order(workflow: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted(workflow.items(), key=lambda item: ORDER.index(item[0])))
 
 
 def write(file: Path, text: str) -> None:
@@ -178,6 +228,19 @@ def moved(workflow: dict[str, Any], folder: Path) -> dict[str, Any]:
         key: path(value) if key.endswith("_path") and Path(value).exists() else value
         for key, value in workflow["input_model"].items()
     }
+    evaluators = {
+        name: each
+        | {
+            "metrics": [
+                metric
+                | {key: path(value) for key, value in metric.items() if key == "reference" and Path(value).exists()}
+                for metric in each["metrics"]
+            ]
+        }
+        for name, each in workflow.get("evaluators", {}).items()
+    }
+    if evaluators:
+        found["evaluators"] = evaluators
     found["engine"] = {key: path(value) if key.endswith("_dir") else value for key, value in workflow["engine"].items()}
     if "data_configs" in workflow:
         found["data_configs"] = [

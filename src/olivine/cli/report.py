@@ -15,6 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="output folder, run folder, or name of a run in the cache")
     parser.add_argument("--output", metavar="FILE", help="write the page here (default: report.html in the folder)")
     parser.add_argument("--open", action="store_true", help="show it in the browser")
+    add_cache_argument(parser)
+
+
+def add_cache_argument(parser: argparse.ArgumentParser) -> None:
+    """Add where runs are looked up by name."""
     parser.add_argument(
         "--cache",
         default=".olivine-cache",

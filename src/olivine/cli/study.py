@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what was asked for."""
+    from olivine.errors import ConfigError
     from olivine.search.trial import find_study, studies
 
     cache = Path(arguments.cache_dir).expanduser()
@@ -50,6 +51,11 @@ def run(arguments: argparse.Namespace) -> int:
     if result is None:
         print(f"study {study['study']} is not finished: {len(trials)} trials so far; run the same command to go on")
         return 0
+    if arguments.action == "best" and result["pick"] is None:
+        raise ConfigError(
+            f"study {study['study']} has no pick: {result['failed']} of {len(trials)} candidates failed",
+            remedy="`olivine study trials` says why each of them did",
+        )
     if arguments.action == "best":
         pick = next(each for each in trials if each["number"] == result["pick"])
         if arguments.json:
@@ -71,8 +77,11 @@ def summary(result: dict[str, Any]) -> list[str]:
     return [
         f"{result['complete']} candidates measured, {result['stopped']} stopped early, {result['failed']} failed; "
         f"{result['qualifying']} qualify, {len(result['pareto_front'])} on the Pareto front",
-        f"pick: candidate {result['pick']}, {result['why']}",
-        f"      {described(result['pick_point'])}",
+        *(
+            [f"pick: candidate {result['pick']}, {result['why']}", f"      {described(result['pick_point'])}"]
+            if result["pick"] is not None
+            else [result["why"]]
+        ),
     ]
 
 
@@ -89,8 +98,11 @@ def _table(trials: list[dict[str, Any]], study: dict[str, Any], front: set[int],
     for each in trials:
         mark = "*" if each["number"] == pick else "+" if each["number"] in front else ""
         values = [number(value) if value is not None else "" for value in each["values"] or [None] * len(names)]
-        state = each["state"] if each["state"] != "complete" or each["qualifies"] else "misses goals"
-        why = f"  ({each['reason']})" if each["reason"] else ""
+        state = (
+            each["state"] if each["state"] != "complete" or each["qualifies"] or each.get("until") else "misses goals"
+        )
+        why = f"  (up to {each['until']})" if each.get("until") else ""
+        why += f"  ({each['reason']})" if each["reason"] else ""
         rows.append(
             [f"{each['number']}{mark}", state, *values, f"{each['seconds']:.1f}", described(each["point"]) + why]
         )

@@ -5,9 +5,9 @@ What nothing refers to (a system, a data config, an evaluator) is not looked at:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from olivine.config.placeholders import find_placeholders, is_placeholder
 from olivine.config.schema import DataConfig, Evaluator, InputModel, MetricConfig, PassConfig, System, Workflow
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 RUNNABLE_MODELS = frozenset({"HfModel", "ONNXModel"})
 RUNNABLE_SYSTEMS = frozenset({"LocalSystem", "AzureML"})
+CLASSIFYING = "text-classification"
+"""The task of models that are measured, and not changed."""
+CLASSIFIED = ("torch_metrics",)
+"""Metrics of classifiers, which prepare rows as ``huggingface_pre_process`` does."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Finding:
 def unavailable(workflow: Workflow) -> list[Finding]:
     """Return everything in a workflow that Olivine understands but cannot run; empty means it can be planned."""
     found = [
-        *_model(workflow.input_model, "input_model"),
+        *_model(workflow.input_model, "input_model", changed=bool(workflow.passes)),
         *_data(workflow),
         *_systems(workflow),
         *_passes(workflow),
@@ -69,7 +73,7 @@ def refuse_unavailable(loaded: Loaded) -> None:
         raise UnavailableError(found)
 
 
-def _model(model: InputModel, path: str) -> Iterator[Finding]:
+def _model(model: InputModel, path: str, *, changed: bool) -> Iterator[Finding]:
     kind = model.type
     if kind not in RUNNABLE_MODELS:
         code = model.model_loader is not None or model.model_script is not None
@@ -84,14 +88,19 @@ def _model(model: InputModel, path: str) -> Iterator[Finding]:
             else "give a checkpoint folder, or a folder with ONNX files",
         )
         return
-    if kind == "HfModel" and not model.task.startswith("text-generation"):
+    runs = model.task.startswith("text-generation") or (model.task == CLASSIFYING and not changed)
+    if kind == "HfModel" and not runs:
         yield Finding(
             f"{path}.task",
             "model",
             model.task,
             f"models for the task {model.task} are not available yet",
-            "Olivine runs language models that generate text",
-            "remove the task if the model does",
+            "passes are for language models that generate text; classifiers are only measured"
+            if model.task == CLASSIFYING
+            else "Olivine runs language models that generate text",
+            "remove the passes to measure it as it is"
+            if model.task == CLASSIFYING
+            else "remove the task if the model does",
         )
     if model.load_kwargs.quantization_method is not None:
         yield Finding(
@@ -265,17 +274,27 @@ def _metric(path: str, metric: MetricConfig) -> Finding:
 
 
 def _data(workflow: Workflow) -> Iterator[Finding]:
-    asked: set[Any] = set()
-    nodes: list[PassConfig | MetricConfig] = [config for _, config in _each_pass(workflow)]
-    nodes += [metric for _, metric in _asked_metrics(workflow)]
-    for node in nodes:
-        asked |= {value for key, value in node.params.items() if key.endswith("data_config") and isinstance(value, str)}
+    metrics = [metric for _, metric in _asked_metrics(workflow)]
+    classified = _data_named([each for each in metrics if each.type in CLASSIFIED])
+    others = _data_named(
+        [*(config for _, config in _each_pass(workflow)), *(each for each in metrics if each.type not in CLASSIFIED)]
+    )
     for config in workflow.data_configs:
-        if config.name in asked:
-            yield from _data_config(config, f"data_configs.{config.name}")
+        if config.name in classified | others:
+            yield from _data_config(config, f"data_configs.{config.name}", classified=config.name not in others)
 
 
-def _data_config(config: DataConfig, path: str) -> Iterator[Finding]:
+def _data_named(nodes: Sequence[PassConfig | MetricConfig]) -> set[str]:
+    """Return the names of the data configs that passes or metrics refer to."""
+    return {
+        value
+        for node in nodes
+        for key, value in node.params.items()
+        if key.endswith("data_config") and isinstance(value, str)
+    }
+
+
+def _data_config(config: DataConfig, path: str, *, classified: bool) -> Iterator[Finding]:
     if config.type != "HuggingfaceContainer":
         yield Finding(
             f"{path}.type",
@@ -287,6 +306,8 @@ def _data_config(config: DataConfig, path: str) -> Iterator[Finding]:
         )
     for key in ("load_dataset", "pre_process_data"):
         component = getattr(config, key)
+        if classified and component is not None and component.type == "huggingface_pre_process":
+            continue
         if component is not None and component.type == "huggingface_dataset":
             arguments = ", ".join(component.params)
             yield Finding(

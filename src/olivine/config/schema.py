@@ -566,7 +566,8 @@ class SearchStrategy(Node):
     """How the space of parameters and alternative passes is searched, and how long."""
 
     execution_order: Literal["joint", "pass-by-pass"] = "joint"
-    """``joint``: points of the whole space. ``pass-by-pass``: the best of one pass goes into the next."""
+    """``joint``: points of the whole space. ``pass-by-pass``: the choices of one pass are settled after the other, by
+    the model up to it (or up to the next that can be measured); goals are for the candidates that all passes make."""
     sampler: Literal["sequential", "random", "tpe", "nsga2"] = "sequential"
     """``sequential``: every point in order. ``random``. ``tpe``: towards what was good so far. ``nsga2``: crosses good
     ones, for several values at once."""
@@ -581,7 +582,8 @@ class SearchStrategy(Node):
     group: bool = True
     """``tpe``: whether parameters that depend on each other are split into groups."""
     output_model_num: int | None = Field(default=None, ge=1)
-    """How many of the best models are kept; default: all on the Pareto front."""
+    """How many of the best models are put out: the pick as always, the next best that qualify in ``others/2``,
+    ``others/3`` ... of the output folder; default: the pick alone. All of them stay in the cache."""
     stop_when_goals_met: bool = False
     """``joint``: stop when a model reaches every goal."""
     max_iter: int | None = Field(default=None, ge=1)

@@ -22,6 +22,7 @@ EXTRAS: dict[str, str] = {
     "directml": "ONNX Runtime on DirectML (Windows)",
     "azure": "Azure Machine Learning",
     "ray": "Ray clusters",
+    "classify": "scores of classifiers",
 }
 """What each extra is for. Of the three runtimes one is installed."""
 

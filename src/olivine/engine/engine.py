@@ -40,6 +40,9 @@ def run_plan(
     make_runner: RunnerFactory | None = None,
     search: dict[str, Any] | None = None,
     started: float | None = None,
+    run_dir: Path | None = None,
+    tracker: Tracker | None = None,
+    others: Sequence[tuple[Mapping[str, Any], Artifact | None]] = (),
 ) -> Result:
     """Run ``plan`` and return the result.
 
@@ -53,6 +56,9 @@ def run_plan(
         make_runner: what runs Steps at a site; the default is what the site's system says.
         search: what the search found that chose this plan, for the papers.
         started: when it began, by the monotonic clock, if that was before now.
+        run_dir: where its log and its events go; default: a new folder.
+        tracker: the run on the tracking server, if it was begun already.
+        others: candidates of the search that are put out beside the pick, best first: the trial and its model.
 
     Raises:
         OlivineError: a Step failed, or its result could not be written. Nothing that existed is lost.
@@ -60,8 +66,10 @@ def run_plan(
     """
     if plan.unread:
         raise ValueError("a plan without the digests of the model's files cannot be run; prepare it with read_weights")
-    run = Run(plan, store, sink, new_run_dir(plan), make_runner or runner_of)
+    run = Run(plan, store, sink, run_dir or new_run_dir(plan), make_runner or runner_of)
     run.search = search
+    run.tracker = tracker
+    run.others = others
     run.started = run.started if started is None else started
     return run.run()
 
@@ -90,6 +98,7 @@ class Run:
         self.search: dict[str, Any] | None = None
         self.together = True
         self.tracker: Tracker | None = None
+        self.others: Sequence[tuple[Mapping[str, Any], Artifact | None]] = ()
         self.record: dict[str, Any] = {}
         self.shared: SharedStore | None = None
         if (shared := plan.workflow.engine.shared_cache) is not None:
@@ -407,7 +416,9 @@ class Run:
         )
         record = self.keep(result.state, size=size, goals=goals)
         try:
-            changed = publish_final(self.plan, result, final, self.artifacts, record, self.input_model())
+            changed = publish_final(
+                self.plan, result, final, self.artifacts, record, self.input_model(), others=self.others
+            )
         except OlivineError as error:
             raise error.placed(self.plan.output_where) from None
         self.emit("published", output_dir=str(self.plan.output_dir), changed=changed)
@@ -508,7 +519,7 @@ class Run:
     def track(self) -> None:
         """Begin a run on the tracking server, if there is one."""
         tracking = self.plan.workflow.tracking
-        if tracking is not None:
+        if tracking is not None and self.tracker is None:
             from olivine.engine.tracking import Tracker
 
             self.tracker = Tracker(tracking, self.run_dir.name, Location(path="tracking.mlflow"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,10 @@ CARD = "model_card.md"
 MISSED = "GOALS_MISSED.txt"
 """In the output folder of a model that must not be taken for what was asked for."""
 REPORT = "report.html"
+OTHERS = "others"
+"""In the output folder of a search with ``output_model_num``: the next best models, ``2``, ``3`` ..."""
+CANDIDATE = "candidate.json"
+"""Beside each of them: its trial."""
 
 
 def publish_final(
@@ -34,12 +38,15 @@ def publish_final(
     artifacts: Mapping[str, Artifact],
     record: Mapping[str, Any],
     input_model: Path | None = None,
+    *,
+    others: Sequence[tuple[Mapping[str, Any], Artifact | None]] = (),
 ) -> bool:
     """Put the model and its papers into the output folder, in the plan's layout, whole or not at all.
 
     Args:
         record: of the run, for the report.
         input_model: folder of the input model, whose card says its licence.
+        others: candidates of a search that are put out beside the model: the trial and its model.
 
     Returns:
         Whether anything changed: a folder that already holds this very result is left alone.
@@ -79,12 +86,18 @@ def publish_final(
         old = old_output(plan.layout, plan, result)
         identity["layout"] = plan.layout
     folder = f"{old.model}/" if old is not None and old.model else ""
-    if _holds(plan.output_dir, identity, final, folder):
+    models = {folder: final} if final is not None else {}
+    papers: dict[str, bytes] = {}
+    for place, (trial, model) in enumerate(others, 2):
+        if model is not None:
+            models[f"{OTHERS}/{place}/"] = model
+            papers[f"{OTHERS}/{place}/{CANDIDATE}"] = _json(trial)
+    if _holds(plan.output_dir, identity, models):
         return False
-    files: dict[str, Path | bytes] = {}
-    if final is not None:
-        for entry in final.manifest.files:
-            files[folder + entry.path] = final.path / entry.path
+    files: dict[str, Path | bytes] = dict(papers)
+    for place_of, model in models.items():
+        for entry in model.manifest.files:
+            files[place_of + entry.path] = model.path / entry.path
     from olivine.config.writing import dump
     from olivine.report.page import report_page
 
@@ -106,8 +119,12 @@ def _without_secrets(content: Path | bytes) -> Path | bytes:
     return redact(content.decode()).encode() if isinstance(content, bytes) else content
 
 
-def _holds(output: Path, identity: Mapping[str, Any], final: Artifact | None, folder: str) -> bool:
-    """Return whether ``output`` holds this result already, every file of its size."""
+def _holds(output: Path, identity: Mapping[str, Any], models: Mapping[str, Artifact]) -> bool:
+    """Return whether ``output`` holds this result already, every file of its size.
+
+    Args:
+        models: by the folder that they lie in, with a ``/`` at its end.
+    """
     try:
         status = json.loads((output / STATUS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -116,11 +133,9 @@ def _holds(output: Path, identity: Mapping[str, Any], final: Artifact | None, fo
         return False
     if not all((output / paper).is_file() for paper in (WORKFLOW, METRICS, CARD, REPORT)):
         return False
-    entries = final.manifest.files if final is not None else ()
-    return all(
-        (output / folder / entry.path).is_file() and (output / folder / entry.path).stat().st_size == entry.size
-        for entry in entries
-    )
+    files = [(output / folder / entry.path, entry.size) for folder, model in models.items()
+             for entry in model.manifest.files]  # fmt: skip
+    return all(path.is_file() and path.stat().st_size == size for path, size in files)
 
 
 def _missed(result: Result) -> str:

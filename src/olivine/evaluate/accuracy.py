@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from olivine.config.schema import DataConfig
-from olivine.errors import DataError, Location, OlivineError, Problem
+from olivine.errors import DataError, Location, Problem
+from olivine.evaluate.answers import AnsweringParams, encoded, problems_in
 from olivine.evaluate.answers import answers as answers_to
 from olivine.evaluate.base import Metric, MetricContext, Workload
 from olivine.evaluate.exact_match import share_noise
 from olivine.evaluate.formats import REQUIRES, SHAPED_BY, TEXT_FORMATS
 from olivine.evaluate.opened import opened
-from olivine.evaluate.texts import prompt_template, read_cases
-from olivine.passes.base import Format, Params, Requirement
+from olivine.evaluate.texts import read_cases
+from olivine.passes.base import Format, Requirement
 from olivine.passes.estimate import DataSize
 
 if TYPE_CHECKING:
@@ -27,14 +28,9 @@ UNANSWERED = "(none)"
 """What stands in the confusion table for an answer that begins with no label."""
 
 
-class AccuracyParams(Params):
+class AccuracyParams(AnsweringParams):
     """Parameters of :class:`Accuracy`."""
 
-    data_config: str
-    """Rows with the columns of the prompt and the label."""
-    prompt_template: str | None = None
-    """``str.format`` template over the columns, exactly as in training up to where the answer begins: ``"### Text:
-    {phrase}\\n### The tone is:\\n"``. Default: what the data config's text has before its completion."""
     label_col: str
     """Column with the right answer."""
     labels: list[str] | None = None
@@ -44,18 +40,10 @@ class AccuracyParams(Params):
     probability, token by token; it always answers, and takes as many times longer as there are labels."""
     max_new_tokens: int = Field(default=8, ge=1)
     """Most tokens of an answer; a label must fit."""
-    chat_template: bool = False
-    """Put the prompt into the model's chat template, as the user's turn."""
     ignore_case: bool = True
     """Whether ``Joy`` is ``joy``."""
     strip: bool = True
     """Whether white space before the answer is ignored."""
-    add_special_tokens: bool = True
-    """Begin the prompt with BOS if the tokenizer has one, as training does. Not with a chat template, which has it."""
-    max_rows: int | None = Field(default=None, ge=1)
-    """Measure on the first rows only."""
-    batch_size: int = Field(default=16, ge=1)
-    """Prompts of equal length that are answered together. Padding is never used, so batches do not change answers."""
 
 
 class Accuracy(Metric[AccuracyParams]):
@@ -88,14 +76,7 @@ class Accuracy(Metric[AccuracyParams]):
     @classmethod
     def check(cls, params: AccuracyParams, data: Mapping[str, DataConfig]) -> list[Problem]:
         """See :meth:`Metric.check`: the template, the columns, nulls among the rows."""
-        from olivine.data.rows import find_problems
-
-        config = data["data_config"]
-        try:
-            template = prompt_template(config, params.prompt_template, params.label_col)
-            return find_problems(config, columns=(*template.columns, params.label_col))
-        except OlivineError as error:
-            return list(error.problems)
+        return problems_in(params, data["data_config"], params.label_col)
 
     @classmethod
     def workload(cls, params: AccuracyParams, sizes: Mapping[str, DataSize]) -> Workload | None:
@@ -129,7 +110,7 @@ class Accuracy(Metric[AccuracyParams]):
             )
         model = opened(context).model
         _check_room(model, labels, params)
-        prompts = [_encode(model, prompt, params) for prompt, _ in cases]
+        prompts = [encoded(model, prompt, params) for prompt, _ in cases]
         choose = _by_likelihood if params.answer_by == "likelihood" else _by_generating
         answers: list[str | None] = [None] * len(cases)
         for done, (row, answer) in enumerate(choose(model, prompts, normal, params), 1):
@@ -218,12 +199,6 @@ def _by_likelihood(
             log_shares = logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True))
             likelihoods[label] = float(log_shares[np.arange(len(ids)), ids].mean())
         yield row, max(likelihoods, key=lambda label: likelihoods[label])
-
-
-def _encode(model: TextModel, prompt: str, params: AccuracyParams) -> list[int]:
-    if params.chat_template:
-        return model.encode_chat([{"role": "user", "content": prompt}])
-    return model.encode_prompt(prompt, add_special_tokens=params.add_special_tokens)
 
 
 def _normalise(text: str, params: AccuracyParams) -> str:

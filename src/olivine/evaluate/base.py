@@ -17,10 +17,14 @@ from olivine.errors import ConfigError, Location, Problem
 from olivine.passes.base import Accelerator, Format, Params, ParamsT, Progress, Requirement
 from olivine.passes.estimate import DataSize
 
-__all__ = ["RECORDING", "Metric", "MetricContext", "Params", "Workload"]
+__all__ = ["RECORDING", "REFERENCE", "Metric", "MetricContext", "Params", "Workload"]
 
 RECORDING = "recording."
 """What an input's name begins with if it is the recording that a metric compares with; the metric's index follows."""
+
+
+REFERENCE = "reference"
+"""The parameter of such a metric that names the model to compare with."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ class Metric(ABC, Generic[ParamsT]):
             of the cache key.
         requires: packages per format.
         shaped_by: distributions whose version changes the result; part of the cache key.
-        compares: whether it compares with the unquantised model, of which :meth:`record` keeps what it needs once.
+        compares: whether it compares with the unquantised model, of which :meth:`record` keeps what it needs once. A
+            parameter ``reference`` names another model; where it lies is no part of the cache key.
         cost: in a search, what is cheap is measured first: 0 files alone, 1 a few samples, 2 timings, 3 the rest.
     """
 
@@ -136,6 +141,19 @@ class Metric(ABC, Generic[ParamsT]):
     def noise(cls, value: str, values: Mapping[str, Any]) -> float:
         """Return by how much the value called ``value`` may be off by chance, in its own unit; 0 if that is unknown."""
         return 0.0
+
+    @classmethod
+    def main_value(cls, params: Mapping[str, Any]) -> str | None:
+        """Return the value that a search goes by if the configuration names none, ``None`` if that has to be named."""
+        return next(iter(cls.higher_is_better), None)
+
+    @classmethod
+    def few(cls, params: ParamsT) -> ParamsT | None:
+        """Return parameters that measure the same on a few samples, ``None`` if that would not be much cheaper.
+
+        A search measures so first what has a goal; :meth:`noise` of such a measurement says how sure it is.
+        """
+        return None
 
     @classmethod
     def check(cls, params: ParamsT, data: Mapping[str, DataConfig]) -> list[Problem]:

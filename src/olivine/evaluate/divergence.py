@@ -11,6 +11,7 @@ from pydantic import Field
 
 from olivine.errors import DataError, ModelError
 from olivine.evaluate.base import Metric, MetricContext, Workload
+from olivine.evaluate.exact_match import share_noise
 from olivine.evaluate.formats import REQUIRES, SHAPED_BY, TEXT_FORMATS
 from olivine.evaluate.opened import opened
 from olivine.evaluate.texts import read_texts
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 RECORD = "divergence.json"
 LOGITS = "top.npz"
+FEW = 512
+"""Predictions that a search compares before it compares all."""
 
 
 class DivergenceParams(Params):
@@ -32,6 +35,9 @@ class DivergenceParams(Params):
 
     data_config: str
     """The texts, rendered as for training; each row is read on its own."""
+    reference: str | None = None
+    """The model to compare with: a folder, or a hub id on this machine. Default: the last checkpoint that is not
+    quantised."""
     max_seq_len: int = Field(default=512, ge=2)
     """Tokens of a row that are read."""
     max_rows: int | None = Field(default=None, ge=1)
@@ -48,22 +54,33 @@ class Divergence(Metric[DivergenceParams]):
     """Kullback-Leibler divergence of the model's predictions from the unquantised model's, and how often both agree on
     the likeliest token.
 
-    The unquantised model is the last checkpoint in full precision that the passes made, or the input model. Its
+    The unquantised model is the last checkpoint in full precision that the passes made, or the input model, unless
+    ``reference`` names another. Its
     predictions are kept once, for all models that are compared with it: for each position the logarithms of the
     probabilities of its ``top_k`` likeliest tokens, and that of all others together. Both models' probabilities of
     those others count as one outcome, so no mass is lost, and the value is a lower bound of the divergence over the
     whole vocabulary, which it reaches as ``top_k`` grows; ``tail_mass`` says how much the others had.
 
-    Beside ``kl`` (the mean, in nats per token): ``kl_p99``; ``top_agreement``, a share; ``tail_mass``; ``tokens``.
+    Beside ``kl`` (the mean, in nats per token): ``kl_stderr``, its standard error, as if predictions did not depend on
+    each other; ``kl_p99``; ``top_agreement``, a share; ``tail_mass``; ``tokens``.
     """
 
     type: ClassVar[str] = "divergence"
     summary: ClassVar[str] = "mean KL divergence and top-token agreement with the unquantised model"
     measures: ClassVar[frozenset[Format]] = TEXT_FORMATS
+    version: ClassVar[int] = 2
     params_type = DivergenceParams
-    units = {"kl": "nats/token", "kl_p99": "nats/token", "top_agreement": "", "tail_mass": "", "tokens": ""}  # noqa: RUF012
+    units = {  # noqa: RUF012
+        "kl": "nats/token",
+        "kl_stderr": "nats/token",
+        "kl_p99": "nats/token",
+        "top_agreement": "",
+        "tail_mass": "",
+        "tokens": "",
+    }
     higher_is_better = {  # noqa: RUF012
         "kl": False,
+        "kl_stderr": False,
         "kl_p99": False,
         "top_agreement": True,
         "tail_mass": False,
@@ -83,6 +100,18 @@ class Divergence(Metric[DivergenceParams]):
         rows = min(size.rows, params.max_rows or size.rows)
         tokens = min(params.max_tokens, rows * min(size.tokens_per_row, params.max_seq_len))
         return Workload(read=tokens, longest=min(size.tokens_per_row * 2, params.max_seq_len), scored=True)
+
+    @classmethod
+    def few(cls, params: DivergenceParams) -> DivergenceParams | None:
+        """See :meth:`Metric.few`."""
+        return params.model_copy(update={"max_tokens": FEW}) if params.max_tokens >= 4 * FEW else None
+
+    @classmethod
+    def noise(cls, value: str, values: Mapping[str, Any]) -> float:
+        """One standard error of a mean or a share; unknown for the others."""
+        if value == "top_agreement":
+            return share_noise(values[value], values["tokens"])
+        return float(values["kl_stderr"]) if value == "kl" else 0.0
 
     def record(self, params: DivergenceParams, context: MetricContext, output: Path) -> dict[str, Any]:
         """Keep the likeliest tokens of every prediction in ``output``: see :meth:`Metric.record`."""
@@ -132,7 +161,10 @@ class Divergence(Metric[DivergenceParams]):
         model = opened(context).model
         _check_same_tokens(model, noted, params)
         divergences, agreeing, done = [], 0, 0
-        for ids in noted["sequences"]:
+        for sequence in noted["sequences"]:
+            ids = sequence[: params.max_tokens - done + 1]
+            if len(ids) < 2:
+                break
             for log_shares in predictions(model, ids):
                 if log_shares.shape[1] <= top.max():
                     raise ModelError(
@@ -142,13 +174,14 @@ class Divergence(Metric[DivergenceParams]):
                 divergences.append(divergence(top[here], log_top[here], log_rest[here], log_shares))
                 agreeing += int((log_shares.argmax(-1) == top[here, 0]).sum())
                 done += len(log_shares)
-            context.progress(done, len(top), unit="tokens", message="divergence")
+            context.progress(done, min(len(top), params.max_tokens), unit="tokens", message="divergence")
         nats = np.concatenate(divergences)
         return {
             "kl": float(nats.mean()),
+            "kl_stderr": float(nats.std() / len(nats) ** 0.5),
             "kl_p99": float(np.percentile(nats, 99)),
             "top_agreement": agreeing / len(nats),
-            "tail_mass": float(np.exp(log_rest.astype("float64")).mean()),
+            "tail_mass": float(np.exp(log_rest[: len(nats)].astype("float64")).mean()),
             "tokens": len(nats),
         }
 

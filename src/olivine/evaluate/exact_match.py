@@ -9,39 +9,27 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from olivine.config.schema import DataConfig
-from olivine.errors import OlivineError, Problem
-from olivine.evaluate.answers import answers
+from olivine.errors import Problem
+from olivine.evaluate.answers import AnsweringParams, answers, encoded, problems_in
 from olivine.evaluate.base import Metric, MetricContext, Workload
 from olivine.evaluate.formats import REQUIRES, SHAPED_BY, TEXT_FORMATS
 from olivine.evaluate.opened import opened
-from olivine.evaluate.texts import prompt_template, read_cases
-from olivine.passes.base import Format, Params, Requirement
+from olivine.evaluate.texts import read_cases
+from olivine.passes.base import Format, Requirement
 from olivine.passes.estimate import DataSize
 
 
-class ExactMatchParams(Params):
+class ExactMatchParams(AnsweringParams):
     """Parameters of :class:`ExactMatch`."""
 
-    data_config: str
-    """Rows with the columns of the prompt and the answer."""
-    prompt_template: str | None = None
-    """As for ``accuracy``."""
     answer_col: str
     """Column with the right answer."""
     max_new_tokens: int = Field(default=32, ge=1)
     """Most tokens of an answer."""
     stop: str | None = "\n"
     """The answer ends here; null: at the end of text only."""
-    chat_template: bool = False
-    """Put the prompt into the model's chat template, as the user's turn."""
     ignore_case: bool = False
     """Whether ``Paris`` is ``paris``."""
-    add_special_tokens: bool = True
-    """Begin the prompt with BOS if the tokenizer has one, as training does."""
-    max_rows: int | None = Field(default=None, ge=1)
-    """Measure on the first rows only."""
-    batch_size: int = Field(default=16, ge=1)
-    """Prompts of equal length that are answered together."""
 
 
 class ExactMatch(Metric[ExactMatchParams]):
@@ -63,14 +51,7 @@ class ExactMatch(Metric[ExactMatchParams]):
     @classmethod
     def check(cls, params: ExactMatchParams, data: Mapping[str, DataConfig]) -> list[Problem]:
         """See :meth:`Metric.check`: the template, the columns, nulls among the rows."""
-        from olivine.data.rows import find_problems
-
-        config = data["data_config"]
-        try:
-            template = prompt_template(config, params.prompt_template, params.answer_col)
-            return find_problems(config, columns=(*template.columns, params.answer_col))
-        except OlivineError as error:
-            return list(error.problems)
+        return problems_in(params, data["data_config"], params.answer_col)
 
     @classmethod
     def workload(cls, params: ExactMatchParams, sizes: Mapping[str, DataSize]) -> Workload | None:
@@ -91,12 +72,7 @@ class ExactMatch(Metric[ExactMatchParams]):
         """See :meth:`Metric.measure`."""
         cases = read_cases(context.data["data_config"], params.prompt_template, params.answer_col, params.max_rows)
         model = opened(context).model
-        prompts = [
-            model.encode_chat([{"role": "user", "content": prompt}])
-            if params.chat_template
-            else model.encode_prompt(prompt, add_special_tokens=params.add_special_tokens)
-            for prompt, _ in cases
-        ]
+        prompts = [encoded(model, prompt, params) for prompt, _ in cases]
         right, f1 = 0, 0.0
         for done, (row, answer) in enumerate(answers(model, prompts, params.max_new_tokens, params.batch_size), 1):
             # A newline that the answer begins with belongs to the prompt's end, not to its own.

@@ -61,6 +61,7 @@ class Verdict:
         missed_by: distance to the bound, 0 if met; ``None`` if it was not measured.
         near: whether the distance, either way, is within what chance does to the value.
         attempts: each measurement.
+        predicted: whether ``measured`` was not measured, but worked out from shapes before the model was made.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Verdict:
     missed_by: float | None
     near: bool
     attempts: tuple[float, ...] = ()
+    predicted: bool = False
 
     @property
     def violation(self) -> float:
@@ -92,6 +94,7 @@ class Verdict:
             "missed_by": self.missed_by,
             "near": self.near,
             "attempts": list(self.attempts),
+            "predicted": self.predicted,
         }
 
     @classmethod
@@ -214,6 +217,8 @@ def sentence(verdict: Verdict) -> str:
         state += ", near"
     if len(verdict.attempts) > 1:  # it was near, and the second measurement may have taken it far
         state += " (measured again, the mean counts)"
+    if verdict.predicted:
+        value = f"would be about {value}"
     return f"{state}: {verdict.name} {value}, wanted {verdict.goal}"
 
 

@@ -87,12 +87,13 @@ class KnownMetric:
     params_type: builtins.type[BaseModel] = TensorMetricParams
 
 
+FUNCTIONS = ("dataloader_func", "post_processing_func", "evaluate_func", "metric_func")
+"""Keys of ``user_config`` that name code."""
 _TENSORS = "it measures tensors, not what a language model answers"
-ANSWERS = "use accuracy or perplexity"
+ANSWERS = "use accuracy, perplexity or torch_metrics"
 """What to do in place of most metrics."""
 
 METRICS: tuple[KnownMetric, ...] = (
-    KnownMetric("torch_metrics", "scores that torchmetrics computes (Olive's accuracy)", _TENSORS, ANSWERS),
     KnownMetric(
         "huggingface_metrics", "scores that evaluate computes (Olive's accuracy with that backend)", _TENSORS, ANSWERS
     ),

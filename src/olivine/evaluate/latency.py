@@ -12,7 +12,7 @@ from pydantic import Field
 from olivine.config.schema import DataConfig
 from olivine.errors import ConfigError, Location, Problem
 from olivine.evaluate.base import Metric, MetricContext
-from olivine.evaluate.known import UserConfig
+from olivine.evaluate.known import FUNCTIONS, UserConfig
 from olivine.evaluate.sessions import known_dimensions, made_up_inputs, onnx_file, open_session, placement
 from olivine.evaluate.speed import percentile, spread
 from olivine.passes.base import Format, Params, Requirement
@@ -22,7 +22,6 @@ TIMES = ("avg", "max", "min", *PERCENTILES)
 SETTINGS = {"warmup_num": "warmup", "repeat_test_num": "repeats", "sleep_num": "sleep_s"}
 """Settings of a value in Olive, and the parameter that each is here."""
 _RUNTIME = "onnxruntime|onnxruntime-gpu|onnxruntime-directml|onnxruntime-genai|onnxruntime-genai-cuda"
-_CODE = ("dataloader_func", "post_processing_func", "evaluate_func", "metric_func")
 
 
 class LatencyParams(Params):
@@ -91,7 +90,7 @@ class Latency(Metric[LatencyParams]):
     def check(cls, params: LatencyParams, data: Mapping[str, DataConfig]) -> list[Problem]:
         """See :meth:`Metric.check`: functions of the user's would have to run."""
         user = params.user_config
-        named = [key for key in _CODE if user is not None and getattr(user, key) is not None]
+        named = [key for key in FUNCTIONS if user is not None and getattr(user, key) is not None]
         return [
             Problem(
                 f"{cls.type} is measured on made-up inputs, and {key} is not run",

@@ -80,6 +80,11 @@ class LmEval(Metric[LmEvalParams]):
             ]
         return []
 
+    @classmethod
+    def main_value(cls, params: Mapping[str, Any]) -> str | None:
+        """See :meth:`Metric.main_value`: which scores a task has is known only when it has run."""
+        return None
+
     def measure(self, params: LmEvalParams, context: MetricContext) -> dict[str, Any]:
         """See :meth:`Metric.measure`."""
         import lm_eval

@@ -18,6 +18,7 @@ BUILTIN: dict[str, str] = {
     "latency": "olivine.evaluate.latency:Latency",
     "throughput": "olivine.evaluate.latency:Throughput",
     "lm_eval": "olivine.evaluate.lm_eval:LmEval",
+    "torch_metrics": "olivine.evaluate.torch_metrics:TorchMetrics",
     "custom": "olivine.evaluate.custom:Custom",
     "size": "olivine.evaluate.size:Size",
 }

@@ -64,7 +64,8 @@ def _metrics() -> str:
     rows = [
         "## Metrics",
         "",
-        "Olive's `accuracy` with nothing but `perplexity` becomes `perplexity`, and `size_on_disk` becomes `size`;",
+        "Olive's `accuracy` becomes `torch_metrics` (scores of classifiers), with nothing but `perplexity` it is",
+        "`perplexity`; `size_on_disk` becomes `size`, and the evaluator `LMEvaluator` the metric `lm_eval`;",
         "`latency` and `throughput` are measured. The others keep their parameters under these names.",
         "",
         "| metric | what | why it is not available, and what to do |",
@@ -74,6 +75,7 @@ def _metrics() -> str:
     rows += [
         f"| `{name}` | an evaluator of its own | {why}; {instead} |"
         for name, (why, instead) in known_metrics.EVALUATORS.items()
+        if name != "LMEvaluator"
     ]
     return "\n".join(rows) + "\n"
 

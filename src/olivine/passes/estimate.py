@@ -40,6 +40,7 @@ class Estimate:
         effort: what takes its time.
         lighter: what would take less memory: what to write, and the estimate with it, the gentlest first.
         remedy: what else helps, where nothing in ``lighter`` does.
+        from_shapes: whether ``output`` was worked out from the shapes of what is stored, and is off by a tenth at most.
     """
 
     phases: Mapping[str, int] = field(default_factory=dict)
@@ -49,6 +50,7 @@ class Estimate:
     effort: Effort = field(default_factory=Effort)
     lighter: tuple[tuple[str, Estimate], ...] = ()
     remedy: str = ""
+    from_shapes: bool = False
 
     @property
     def memory(self) -> int:
@@ -165,7 +167,7 @@ def estimate_rounding(
         phases["trying"] = int(TRIAL + table + (layers if layers < 2 * TRIED else TRIED))
     effort = STARTING + Effort(moved=ROUNDING * model.parameters / threads, read=float(model.weights), written=output)
     if not trial:
-        return Estimate(phases, int(output), effort=effort)
+        return Estimate(phases, int(output), effort=effort, from_shapes=True)
     # The checkpoint's stand-in and the graphs that the builder makes of it, sixteen bytes for a row.
     stand_ins = 64 * sum(shape[0] for shape in model.modules.values())
-    return Estimate(phases, int(output) + GRAPH, stand_ins, effort=effort + BUILDING)
+    return Estimate(phases, int(output) + GRAPH, stand_ins, effort=effort + BUILDING, from_shapes=True)

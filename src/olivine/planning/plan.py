@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from olivine.config.schema import DataConfig, System, Workflow
 from olivine.errors import ConfigError, Location, OlivineError, PlanError, Problem, UnavailableError
 from olivine.evaluate import registry as metric_registry
-from olivine.evaluate.base import RECORDING, Metric, Workload
+from olivine.evaluate.base import RECORDING, REFERENCE, Metric, Workload
 from olivine.evaluate.goals import INPUT, Wanted, goals_of
 from olivine.hardware.machine import Machine, execution_providers, this_machine
 from olivine.hardware.placement import check_host, place
@@ -747,7 +747,14 @@ class _Planner:
         self, metric_type: type[Metric[Any]], params: Params, own: Mapping[str, DataConfig], where: Location
     ) -> Source | None:
         """Plan what a metric keeps of the unquantised model, once for all that is compared with it."""
-        if self.unquantised is None:
+        reference = getattr(params, REFERENCE, None)
+        if reference is not None:
+            compared = self._reference(reference, where)
+            if compared is None:
+                return None
+        elif self.unquantised is not None:
+            compared = self.unquantised
+        else:
             self._problem(
                 Problem(
                     f"{metric_type.type} has nothing to compare with",
@@ -757,17 +764,18 @@ class _Planner:
                 )
             )
             return None
-        model, facts = self.unquantised
+        model, facts = compared
         host = self._place(self.workflow.engine.host, "engine.host")
         system, needed = self._system_of(self.workflow.engine.host), metric_type.requires.get(facts.format, ())
         self._check_place(host, system, needed, f"recording {metric_type.type} of a {facts.format} model", where)
         values = params.model_dump(mode="json")
         metric = {"index": 0, "name": metric_type.type, "type": metric_type.type}
+        left_out = {*own, REFERENCE}  # their content is in the digest, by itself
         step = Step(
             kind="evaluate",
             type="record",
             version=metric_type.version,
-            params={"metrics": [metric | {"params": {k: v for k, v in values.items() if k not in own}}]},
+            params={"metrics": [metric | {"params": {k: v for k, v in values.items() if k not in left_out}}]},
             inputs={"model": model.identity},
             data={f"0.{key}": self._identify(config) for key, config in own.items()},
             device=host.device,
@@ -799,6 +807,33 @@ class _Planner:
                 )
             )
         return Source(step=step.digest, identity=f"step:{step.digest}")
+
+    def _reference(self, reference: str, where: Location) -> tuple[Source, ModelFacts] | None:
+        """Return the model that a metric is told to compare with, and what is known of it."""
+        from olivine.models.checkpoint import read_checkpoint
+        from olivine.models.hub import locate
+
+        file = self._file(reference)
+        try:
+            folder = file if file.exists() else locate(reference).path
+            if folder is None:
+                raise UnavailableError(
+                    f"the reference {reference} is not on this machine", remedy=f"download it: hf download {reference}"
+                )
+            checkpoint = read_checkpoint(folder)
+        except OlivineError as error:
+            into = self.unavailable if isinstance(error, UnavailableError) else self.problems
+            into += [replace(each, where=where) for each in error.problems]
+            return None
+        facts = ModelFacts(
+            checkpoint.format,
+            checkpoint.config,
+            folder,
+            checkpoint.modules,
+            parameters=checkpoint.parameters,
+            weights=sum(tensor.bytes for tensor in checkpoint.tensors.values()),
+        )
+        return Source(path=folder, identity=self._identity(folder, checkpoint.files, {})), facts
 
     def _evaluate(
         self, name: str, evaluator: str, path: str, model: Source, facts: ModelFacts, base: Source | None
@@ -832,7 +867,13 @@ class _Planner:
                     f"{config.type} is not measured on {name.removeprefix('evaluate ')}: it is {facts.format}"
                 )
                 continue
-            if metric_type.compares and self.unquantised is not None and model == self.unquantised[0]:
+            own_reference = config.params.get(REFERENCE) is not None
+            if (
+                metric_type.compares
+                and not own_reference
+                and self.unquantised is not None
+                and model == self.unquantised[0]
+            ):
                 self.notes.append(
                     f"{config.type} is not measured on {name.removeprefix('evaluate ')}: it is what others are "
                     "compared with"
@@ -905,7 +946,11 @@ class _Planner:
                 "metrics": [
                     {
                         **metric,
-                        "params": {k: v for k, v in metric["params"].items() if f"{metric['index']}.{k}" not in data},
+                        "params": {
+                            k: v
+                            for k, v in metric["params"].items()
+                            if f"{metric['index']}.{k}" not in data and k != REFERENCE
+                        },
                     }
                     for metric in metrics
                 ]

@@ -67,7 +67,7 @@ def optimize(
         ModelError: there is no such model.
     """
     to = _target(target)
-    format, given = _input(model)
+    format, given = model_given(model)
     workflow = _workflow(given, to, output, cache)
     if measure:
         _measure(workflow, data, text_template, text_cols, prompt_template, label_col, labels, max_rows, timing=True)
@@ -99,7 +99,7 @@ def convert(
         ModelError: there is no such model.
     """
     to = _target(target)
-    format, given = _input(model)
+    format, given = model_given(model)
     chosen = precision or _stored_precision(model, format) or to.full
     return _workflow(given, to, output, cache) | {
         "passes": _passes("convert", format, model, {"ModelBuilder": {"precision": chosen}})
@@ -135,7 +135,7 @@ def quantize(
         ConfigError: there are no passes for such a model.
         ModelError: there is no such model.
     """
-    format, given = _input(model)
+    format, given = model_given(model)
     workflow = _workflow(given, _target("cpu"), output, cache)
     if data is not None:
         _measure(workflow, data, text_template, text_cols, None, None, None, max_rows, timing=False)
@@ -207,7 +207,7 @@ def finetune(
     if not merge and eval_data is not None:
         raise ConfigError("an adapter on its own cannot be measured", remedy="let it be merged, or leave eval data out")
     to = _target(target or "cpu")
-    format, given = _input(model)
+    format, given = model_given(model)
     workflow = _workflow(given, to, output, cache)
     described: dict[str, Any] = {
         "text_template": text_template,
@@ -269,7 +269,7 @@ def benchmark(
         ConfigError: such a model cannot be measured.
         ModelError: there is no such model.
     """
-    format, given = _input(model)
+    format, given = model_given(model)
     passes("benchmark", format, model)
     workflow = _workflow(given, _target(target), output, cache)
     _measure(workflow, data, text_template, text_cols, prompt_template, label_col, labels, max_rows, timing=True)
@@ -284,7 +284,7 @@ def _target(name: str) -> Target:
     return target(name)
 
 
-def _input(model: str) -> tuple[str, dict[str, Any]]:
+def model_given(model: str) -> tuple[str, dict[str, Any]]:
     """Return the format of a model and the ``input_model`` that it means; a hub id that is not here is a checkpoint."""
     from olivine.models.checkpoint import detect_format
     from olivine.models.hub import locate

@@ -30,6 +30,8 @@ def _note(trial: Mapping[str, Any], front: set[int], pick: int | None) -> str:
         parts.append("on the Pareto front")
     if trial["state"] != "complete":
         parts.append(f"{STATES[trial['state']]}: {trial['reason']}")
+    elif trial.get("until"):
+        parts.append(f"up to {trial['until']}")
     elif not trial["qualifies"]:
         parts.append("misses a goal")
     return ", ".join(parts)

@@ -177,9 +177,10 @@ def _history(name: str, rows: list[Mapping[str, Any]]) -> str:
 def metrics(record: Record, charts: Charts) -> str:
     """Return what was measured, model by model, and the models as points over two values that one chooses."""
     models, values = record["models"], record["values"]
-    if not models:
+    candidates = candidates_of(record)
+    if not models and not candidates:
         return ""
-    first = models[0]["values"] if models[0]["role"] == "input" else {}
+    first = models[0]["values"] if models and models[0]["role"] == "input" else {}
     rows = []
     for key in values:
         row = [text(axis_label(key, values))]
@@ -188,8 +189,8 @@ def metrics(record: Record, charts: Charts) -> str:
                 _measured(model["values"].get(key), first.get(key) if model["role"] != "input" else None, values[key])
             )
         rows.append(row)
-    body = table(["", *(text(model["name"]) for model in models)], rows, label="What was measured")
-    candidates = candidates_of(record)
+    heads = ["", *(text(model["name"]) for model in models)]
+    body = table(heads, rows, label="What was measured") if models else ""
     groups = [(model["name"], [model]) for model in models]
     spec = points([*groups, *([("candidates", candidates)] if candidates else [])], values)
     if spec is not None:
@@ -197,7 +198,8 @@ def metrics(record: Record, charts: Charts) -> str:
         options = [(axis["key"], axis["label"]) for axis in spec["axes"]]
         body += chart("models", "Models over two values", [("x", "across", options), ("y", "up", options)])
     if candidates:
-        body += f"<p>Why the pick: {text(record['search']['why'])}.</p>" + _candidates(candidates, values)
+        said = "Why the pick: " if record["search"]["pick"] is not None else ""
+        body += f"<p>{said}{text(record['search']['why'])}.</p>" + _candidates(candidates, values)
     body += "".join(_tables(model) for model in models)
     return section("metrics", "What was measured", body)
 

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 from olivine.config.schema import SearchStrategy
 from olivine.errors import UnavailableError
 from olivine.search.pareto import Objective
-from olivine.search.space import Dimension, Point, Space
+from olivine.search.space import Point, Space
 from olivine.store import digest_json
 
 if TYPE_CHECKING:
     import optuna
 
 REPEATS = 64
-"""How often a sampler may propose what has been tried before a point is drawn for it."""
+"""How often a sampler may propose what has been tried, or is no point, before a point is drawn for it."""
+EXCLUDED = 1e6
+"""How far choices that may not stand together are from any constraint."""
 
 
 class Asker(ABC):
@@ -94,7 +96,9 @@ class Sampled(Asker):
             trial = self._study.ask()
             point = self._suggest(trial)
             key = digest_json(point)
-            if key in self._told and not self._strategy.with_replacement:
+            if not self._space.allows(point):
+                self._answer(trial, [worst or 0.0 for worst in self._worst], {"excluded": EXCLUDED})
+            elif key in self._told and not self._strategy.with_replacement:
                 # The sampler is given the answer that is known, so that it looks elsewhere.
                 self._answer(trial, *self._told[key])
             elif key in self._asked:
@@ -150,26 +154,25 @@ class Sampled(Asker):
                 point[each.name] = self._space.fixed[each.name]
             elif not each.choices:
                 point[each.name] = (
-                    trial.suggest_int(each.name, int(each.low), int(each.high), log=each.log)
+                    trial.suggest_int(each.key, int(each.low), int(each.high), log=each.log)
                     if each.whole
-                    else trial.suggest_float(each.name, each.low, each.high, log=each.log)
+                    else trial.suggest_float(each.key, each.low, each.high, log=each.log)
                 )
             elif len(each.choices) == 1:
                 point[each.name] = each.choices[0]
             elif each.is_ordered:
-                point[each.name] = each.choices[trial.suggest_int(each.name, 0, len(each.choices) - 1)]
+                point[each.name] = each.choices[trial.suggest_int(each.key, 0, len(each.choices) - 1)]
             else:
-                index = trial.suggest_categorical(each.name, list(range(len(each.choices))))
+                index = trial.suggest_categorical(each.key, list(range(len(each.choices))))
                 point[each.name] = each.choices[int(index)]
         return point
 
     def _encoded(self, point: Point) -> dict[str, Any]:
         """Return a point in the sampler's terms."""
-        by_name: dict[str, Dimension] = {each.name: each for each in self._space.dimensions}
         return {
-            name: by_name[name].choices.index(value) if by_name[name].choices else value
-            for name, value in point.items()
-            if len(by_name[name].choices) != 1 and name not in self._space.fixed
+            each.key: each.choices.index(point[each.name]) if each.choices else point[each.name]
+            for each in self._space.dimensions
+            if each.counts(point) and len(each.choices) != 1 and each.name not in self._space.fixed
         }
 
 
@@ -185,7 +188,7 @@ def _sampler(strategy: SearchStrategy, space: Space) -> optuna.samplers.BaseSamp
             return optuna.samplers.RandomSampler(seed=strategy.seed)
         if strategy.sampler == "nsga2":
             return optuna.samplers.NSGAIISampler(seed=strategy.seed, population_size=max(4, budget // 4))
-        conditional = any(each.needs for each in space.dimensions)
+        conditional = any(each.needs or each.parents for each in space.dimensions)
         return optuna.samplers.TPESampler(
             seed=strategy.seed,
             multivariate=strategy.multivariate,

@@ -53,8 +53,9 @@ def objectives_of(evaluator: Evaluator) -> list[Objective]:
         return sorted(found, key=lambda each: each.priority)
     for metric in evaluator.metrics:
         metric_type = registry.find(metric.type)
-        if metric_type is not None and metric_type.higher_is_better:
-            value, better = next(iter(metric_type.higher_is_better.items()))
+        value = metric_type.main_value(metric.params) if metric_type is not None else None
+        if metric_type is not None and value is not None:
+            better = metric_type.higher_is_better[value]
             found.append(Objective(metric.name or metric.type, value, better, len(found) + 1))
     return found
 

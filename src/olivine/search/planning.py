@@ -89,7 +89,7 @@ def plan_search(
             Problem(
                 f"no value of the evaluator {evaluator} has a direction to search in",
                 loaded.locate(f"evaluators.{evaluator}"),
-                remedy="give a sub_type a priority and higher_is_better",
+                remedy="give a sub_type a priority and higher_is_better (lm_eval: {name: TASK.SCORE, priority: 1})",
             )
         )
     timed = timed_metrics(loaded)
@@ -155,7 +155,7 @@ def most(space: Space, strategy: SearchStrategy) -> int | None:
 def note(space: Space, strategy: SearchStrategy) -> str:
     """Return the search in a sentence."""
     over = ", ".join(
-        f"{each.name} ({len(each.choices)})" if each.choices else f"{each.name} ({each.low:g} to {each.high:g})"
+        f"{each.key} ({len(each.choices)})" if each.choices else f"{each.name} ({each.low:g} to {each.high:g})"
         for each in space.dimensions
     )
     size = f"{space.size} points" if space.size is not None else "a space without end"

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from olivine.config.schema import PassConfig, SearchStrategy, Workflow
 from olivine.errors import ConfigError, Location, Problem
-from olivine.passes import registry
-from olivine.passes.choices import is_range, without_choices
-from olivine.passes.known import DEFAULT_VALUE, SEARCHABLE_VALUES, is_search_parameter
+from olivine.passes.known import is_search_parameter
+from olivine.search.dimension import Dimension
+from olivine.search.parameters import is_default, is_ignored, parameters_of
 
 FLOWS = "pass_flows"
 LEFT_OUT = "left out"
@@ -23,45 +23,6 @@ Point = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Dimension:
-    """One thing to choose.
-
-    Attributes:
-        name: ``lora.r``; the name of a pass for alternatives; ``quantize.1.bits`` for a parameter of one of several.
-        choices: the values, in order; empty for a range.
-        low: smallest value of a range.
-        high: largest.
-        log: whether the range is gone through in ratios.
-        whole: whether the range has only whole numbers.
-        needs: the value that another dimension must have for this one to count.
-    """
-
-    name: str
-    choices: tuple[Any, ...] = ()
-    low: float = 0
-    high: float = 0
-    log: bool = False
-    whole: bool = False
-    needs: tuple[tuple[str, tuple[Any, ...]], ...] = ()
-
-    def counts(self, point: Mapping[str, Any]) -> bool:
-        """Return whether it is to be chosen, given what has been."""
-        return all(name in point and point[name] in values for name, values in self.needs)
-
-    @property
-    def is_ordered(self) -> bool:
-        """Whether near choices are alike: numbers in rising order."""
-        numbers = [each for each in self.choices if isinstance(each, int | float) and not isinstance(each, bool)]
-        return len(numbers) == len(self.choices) and numbers == sorted(numbers)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return it for people and for the report."""
-        if self.choices:
-            return {"name": self.name, "choices": list(self.choices)}
-        return {"name": self.name, "low": self.low, "high": self.high, "log": self.log}
-
-
-@dataclass(frozen=True)
 class Space:
     """All points of a search.
 
@@ -69,11 +30,17 @@ class Space:
         workflow: the configuration with the choices in it.
         dimensions: those that others depend on before them.
         fixed: dimensions that are settled (in a search pass by pass).
+        forbidden: dimensions without choices: a point at which one of them counts is none.
     """
 
     workflow: Workflow
     dimensions: tuple[Dimension, ...]
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    forbidden: tuple[Dimension, ...] = ()
+
+    def allows(self, point: Mapping[str, Any]) -> bool:
+        """Return whether values may stand together, as far as parameters depend on each other."""
+        return not any(each.counts(point) for each in self.forbidden)
 
     def points(self) -> Iterator[Point]:
         """Yield every point, the last dimension varying fastest.
@@ -92,7 +59,8 @@ class Space:
 
     def _points(self, index: int, point: Point) -> Iterator[Point]:
         if index == len(self.dimensions):
-            yield point
+            if self.allows(point):
+                yield point
             return
         dimension = self.dimensions[index]
         if not dimension.counts(point):
@@ -107,18 +75,25 @@ class Space:
         """How many points there are; ``None`` if a range has no step."""
         if any(not each.choices and each.name not in self.fixed for each in self.dimensions):
             return None
-        if not any(each.needs for each in self.dimensions):
+        if not any(each.needs or each.parents for each in self.dimensions) and not self.forbidden:
             return math.prod(1 if each.name in self.fixed else len(each.choices) for each in self.dimensions)
         return sum(1 for _ in itertools.islice(self.points(), 1_000_000))
 
     def first(self) -> Point:
-        """Return the point with the first choice everywhere, the low end of ranges."""
-        point: Point = {}
-        for each in self.dimensions:
-            if each.counts(point):
-                first = each.choices[0] if each.choices else int(each.low) if each.whole else each.low
-                point[each.name] = self.fixed.get(each.name, first)
-        return point
+        """Return the first point there is: the first choices that may stand together, the low end of ranges.
+
+        Raises:
+            ConfigError: no choices may stand together.
+        """
+        lows = {each.name: each.lowest for each in self.dimensions if not each.choices}
+        found = next(replace(self, fixed={**lows, **self.fixed}).points(), None)
+        if found is None:
+            raise ConfigError(
+                "the search has no points: parameters that depend on each other exclude every choice",
+                where=Location(path="engine.search_strategy"),
+                remedy="give the conditional parameters a support for one combination at least",
+            )
+        return found
 
     def at(self, point: Mapping[str, Any]) -> Workflow:
         """Return the workflow that a point stands for: every parameter has one value, and nothing is searched."""
@@ -144,8 +119,14 @@ class Space:
             index = labels(alternatives).index(point[name])
         chosen = alternatives[index]
         prefix = f"{name}.{index}." if len(alternatives) > 1 else f"{name}."
-        own = {key.removeprefix(prefix): item for key, item in point.items() if key.startswith(prefix)}
-        given = {key: item for key, item in chosen.params.items() if not _is_default(item)}
+        own = {
+            key.removeprefix(prefix): item
+            for key, item in point.items()
+            if key.startswith(prefix) and not is_ignored(item)
+        }
+        given = {
+            key: item for key, item in chosen.params.items() if not (is_default(item) or is_search_parameter(item))
+        }
         return chosen.model_copy(update={"params": given | own, "optional": None, "disable_search": None})
 
 
@@ -169,6 +150,7 @@ def space_of(workflow: Workflow) -> Space:
     strategy = workflow.engine.search_strategy
     assert isinstance(strategy, SearchStrategy)
     dimensions: list[Dimension] = []
+    forbidden: list[Dimension] = []
     problems: list[Problem] = []
     flows = workflow.pass_flows
     if flows is not None and len(flows) > 1:
@@ -187,100 +169,9 @@ def space_of(workflow: Workflow) -> Space:
             own = needs
             if len(alternatives) > 1 or optional:
                 own = (*needs, (name, (labels(alternatives)[index],)))
-            for key, choices_of in _searched(each, strategy).items():
-                found = _dimension(f"{prefix}.{key}", each, key, choices_of, own, problems)
-                if found is not None:
-                    dimensions.append(found)
+            found, never = parameters_of(prefix, each, strategy, own, problems)
+            dimensions += found
+            forbidden += never
     if problems:
         raise ConfigError(problems)
-    return Space(workflow, tuple(dimensions))
-
-
-def _searched(config: PassConfig, strategy: SearchStrategy) -> dict[str, Any]:
-    """Return the parameters of a pass that have choices, and those that get the pass's own."""
-    found = registry.find(config.type)
-    if found is None:
-        return {}
-    searched = {
-        key: value for key, value in without_choices(found.params_type, config.params)[1].items()
-        if not _is_default(value)
-    }  # fmt: skip
-    if strategy.include_pass_params and not config.disable_search:
-        searched |= {key: SEARCHABLE_VALUES for key in found.searchable if key not in config.params}
-    return searched
-
-
-def _is_default(value: Any) -> bool:
-    return isinstance(value, str) and value == DEFAULT_VALUE
-
-
-def _dimension(
-    name: str,
-    config: PassConfig,
-    key: str,
-    value: Any,
-    needs: tuple[tuple[str, tuple[Any, ...]], ...],
-    problems: list[Problem],
-) -> Dimension | None:
-    """Return the dimension of one parameter; what is wrong with it goes to ``problems``."""
-    where = Location(path=f"passes.{name}")
-    pass_type = registry.find(config.type)
-    assert pass_type is not None
-    if value == SEARCHABLE_VALUES:
-        choices = pass_type.searchable.get(key)
-        if choices is None:
-            there = ", ".join(pass_type.searchable) or "none"
-            problems.append(
-                Problem(
-                    f"{config.type} has no choices of its own for {key}", where, f"it has some for {there}",
-                    f"give a list, e.g. {key}: [...]",
-                )
-            )  # fmt: skip
-            return None
-        return Dimension(name, tuple(choices), needs=needs)
-    if is_search_parameter(value):
-        problems.append(
-            Problem(
-                f"{key} depends on other parameters, which is not available",
-                where,
-                remedy="give a list of choices, or one alternative of the pass for each case",
-            )
-        )
-        return None
-    if is_range(value):
-        return _range(name, value, needs, where, problems)
-    if not value:
-        problems.append(Problem(f"{key} has no choices", where, remedy="give one at least"))
-        return None
-    unique: list[Any] = []
-    for each in value:
-        if each not in unique:
-            unique.append(each)
-    return Dimension(name, tuple(unique), needs=needs)
-
-
-def _range(
-    name: str,
-    value: Mapping[str, Any],
-    needs: tuple[tuple[str, tuple[Any, ...]], ...],
-    where: Location,
-    problems: list[Problem],
-) -> Dimension | None:
-    low, high, step, log = value["low"], value["high"], value.get("step"), bool(value.get("log", False))
-    whole = all(isinstance(each, int) for each in (low, high, step if step is not None else 1))
-    if high < low or (log and low <= 0) or (step is not None and step <= 0) or (log and step is not None):
-        problems.append(
-            Problem(
-                f"{name} is no range: {dict(value)}",
-                where,
-                remedy="low is at most high, step is positive; a logarithmic range is positive and has no step",
-            )
-        )
-        return None
-    if whole and step is None and not log:
-        step = 1
-    if step is None:
-        return Dimension(name, (), low, high, log, whole, needs)
-    count = math.floor((high - low) / step + 1e-9) + 1
-    choices = tuple(low + index * step for index in range(count))
-    return Dimension(name, choices if whole else tuple(float(f"{each:.12g}") for each in choices), needs=needs)
+    return Space(workflow, tuple(dimensions), forbidden=tuple(forbidden))

@@ -7,26 +7,28 @@ asked again with the same seed, and gets the same answers, now from the journal 
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from olivine.config.schema import SearchStrategy
+from olivine.config.schema import SearchStrategy, Workflow
 from olivine.engine.engine import Run, new_run_dir, run_plan
 from olivine.engine.result import Result
-from olivine.errors import OlivineError, Problem, StepError
+from olivine.errors import EXIT_INTERRUPTED, OlivineError, Problem, StepError
 from olivine.evaluate import registry
-from olivine.evaluate.goals import Verdict, goals_of, judge, number_in, sentence
+from olivine.evaluate.goals import Wanted, goals_of, number_in
 from olivine.events import Event, EventSink
-from olivine.planning.parts import by_cost, part_of
-from olivine.planning.plan import Plan, PlannedStep, make_plan
+from olivine.planning.plan import Plan, make_plan
 from olivine.search.asking import Asker, asker
-from olivine.search.pareto import Objective, front, objectives_of, rank
+from olivine.search.candidate import carry_out
+from olivine.search.outcome import best_of, outcome, put_out
+from olivine.search.pareto import Objective, objectives_of
+from olivine.search.prefix import chosen, cut, following, owner_of
+from olivine.search.room import Room
 from olivine.search.space import FLOWS, Point, Space
 from olivine.search.trial import Journal, Trial
 from olivine.store import Store, digest_json
@@ -81,13 +83,15 @@ class _Study:
         self.plans: dict[str, Plan] = {}
         self.started = time.monotonic()
         self.longest = 0.0
-        self.largest = 0
+        self.room = Room()
         self.emitting = threading.Lock()
         self.id = study_id(self.loaded)
         self.journal = Journal(store.root / "studies" / self.id)
         self.known: dict[str, Trial] = {}
         self.idle: list[dict[str, Runner]] = []
-        self.running = 0
+        # For the run's record, its events, and the tracking server; publishing has a run of its own.
+        self.run_of_study = Run(plan, store, sink, self.run_dir, make_runner)
+        self.run_of_study.started = self.started
 
     def run(self) -> Result:
         """Search and publish."""
@@ -96,15 +100,20 @@ class _Study:
         self.emit("study-started", **self.description(), dialect=self.plan.dialect, file=_text(self.plan.file),
                   resumed=len(self.known), log=str(self.run_dir / "log.txt"))  # fmt: skip
         try:
-            if self.strategy.execution_order == "joint":
-                self.search(self.space)
-            else:
-                self.pass_by_pass()
-        finally:
-            for runners in self.idle:
-                for each in runners.values():
-                    each.close()
-        return self.finish()
+            self.run_of_study.track()
+            try:
+                if self.strategy.execution_order == "joint":
+                    self.search(self.space)
+                else:
+                    self.pass_by_pass()
+            finally:
+                for runners in self.idle:
+                    for each in runners.values():
+                        each.close()
+            return self.finish()
+        except KeyboardInterrupt:
+            self.failed("interrupted", "interrupted", EXIT_INTERRUPTED)
+            raise
 
     def description(self) -> dict[str, Any]:
         """Return what is searched."""
@@ -126,8 +135,12 @@ class _Study:
         """Return how many candidates may be tried."""
         return min((each for each in (self.strategy.max_samples, self.strategy.max_iter) if each), default=None)
 
-    def search(self, space: Space) -> list[Trial]:
-        """Try points of ``space`` until the budget, the time or the points are spent; return the trials."""
+    def search(self, space: Space, until: str = "") -> list[Trial]:
+        """Try points of ``space`` until the budget, the time or the points are spent; return the trials.
+
+        Args:
+            until: the last pass that runs; all of them if it is empty.
+        """
         asking = asker(space, self.strategy, self.objectives)
         budget = self.budget()
         found: list[Trial] = []
@@ -140,9 +153,10 @@ class _Study:
                     break
                 first = len(self.trials)
                 if len(points) == 1:
-                    batch = [self.trial(first, points[0])]
+                    batch = [self.trial(first, points[0], until)]
                 else:
-                    batch = list(pool.map(self.trial, range(first, first + len(points)), points))
+                    numbers = range(first, first + len(points))
+                    batch = list(pool.map(lambda number, point: self.trial(number, point, until), numbers, points))
                 for point, trial in zip(points, batch, strict=True):
                     self.trials.append(trial)
                     found.append(trial)
@@ -169,56 +183,89 @@ class _Study:
         asking.tell(point, values, violations)
 
     def pass_by_pass(self) -> None:
-        """Settle the choices of one pass after the other, those behind it being at their first."""
+        """Settle the choices of one pass after the other, by the model that the passes up to it make.
+
+        If that model cannot be measured (an adapter), the passes behind it run too, at their first choices. Goals are
+        for the model that all passes make, so only those candidates are judged by them, and one of them is the pick.
+        """
         fixed: dict[str, Any] = {}
-        names = [FLOWS, *self.loaded.workflow.passes]
-        owner = {each.name: each.name.split(".")[0] for each in self.space.dimensions}
-        for name in names:
-            own = [each.name for each in self.space.dimensions if owner[each.name] == name]
-            if not own:
+        until = ""
+        for name in [FLOWS, *self.loaded.workflow.passes]:
+            if not any(owner_of(each) == name and each.counts(fixed) for each in self.space.dimensions):
                 continue
             first = replace(self.space, fixed=fixed).first()
-            later = {key: value for key, value in first.items() if key not in fixed and owner[key] != name}
-            found = self.search(replace(self.space, fixed={**fixed, **later}))
-            best = self.best(found)
+            others = [each for each in self.space.dimensions if owner_of(each) != name and each.name not in fixed]
+            later = {each.name: each.lowest for each in reversed(others)} | {
+                key: value for key, value in first.items() if key not in fixed and owner_of(key) != name
+            }
+            space = replace(self.space, fixed={**fixed, **later})
+            until = self.measurable(first, name)
+            best = best_of(self.search(space, until), self.objectives)
             if best is None:
                 return
-            fixed |= {key: value for key, value in best.point.items() if owner[key] == name}
+            fixed |= {key: value for key, value in best.point.items() if owner_of(key) == name}
+        if until or not self.trials:
+            self.trials.append(self.trial(len(self.trials), replace(self.space, fixed=fixed).first()))
+
+    def measurable(self, point: Point, name: str) -> str:
+        """Return the first pass from ``name`` on whose model every objective can be measured on; empty if it is the
+        last, or if none is."""
+        workflow = self.space.at(point)
+        names = list(workflow.passes)
+        for last in names[names.index(name) if name in names else len(names) : -1]:
+            try:
+                plan = self.planned(cut(workflow, self.space, last))
+            except OlivineError:
+                continue
+            final = plan.evaluation("final")
+            measured = {each["name"] for each in final.step.params["metrics"]} if final is not None else set()
+            if {each.metric for each in self.objectives} <= measured:
+                return last
+        return ""
+
+    def planned(self, workflow: Workflow) -> Plan:
+        """Return the plan of a candidate."""
+        return make_plan(
+            replace(self.loaded, workflow=workflow), Store(self.store.root),
+            trust_remote_code=self.plan.trust_remote_code, scripts=self.plan.scripts,
+        )  # fmt: skip
 
     # One candidate --------------------------------------------------------------------------------------------------
 
-    def trial(self, number: int, point: Point) -> Trial:
-        """Make and measure a candidate, or take it from the journal."""
+    def trial(self, number: int, point: Point, until: str = "") -> Trial:
+        """Make and measure a candidate, or take it from the journal.
+
+        Args:
+            until: the last pass that runs, in a search pass by pass.
+        """
         started = time.monotonic()
-        workflow = self.space.at(point)
+        goals: list[Wanted] = [] if until else self.goals
         try:
-            plan = make_plan(
-                replace(self.loaded, workflow=workflow), Store(self.store.root),
-                trust_remote_code=self.plan.trust_remote_code, scripts=self.plan.scripts,
-            )  # fmt: skip
+            plan, point, until = self.candidate_plan(point, until)
         except OlivineError as error:
-            failed = Trial(number, digest_json(point), point, "failed", str(error))
+            failed = Trial(number, digest_json([point, until]), point, "failed", str(error), until=until)
             return self.repeated(failed) if failed.key in self.known else self.ended(failed)
-        key = digest_json([[step.digest for step in plan.steps], [each.goal.model_dump() for each in self.goals]])
+        key = digest_json([[step.digest for step in plan.steps], [each.goal.model_dump() for each in goals], until])
         self.plans[key] = plan
         if key in self.known:
             return self.repeated(replace(self.known[key], number=number, point=point))
         self.emit("trial-started", number=number, point=dict(point))
         with self.candidate(number, plan) as (run, expired):
-            state, reason, verdicts, metrics = self.carry_out(plan, run, expired)
+            end = carry_out(plan, run, goals, expired)
         model = run.artifacts.get(plan.final.step or "")
         self.longest = max(self.longest, time.monotonic() - started)
-        self.largest = max([self.largest, *(step.peak_memory for step in run.results)])
-        values = [number_in(metrics, each.metric, each.value) for each in self.objectives]
+        self.room.learn(max((step.peak_memory for step in run.results), default=0))
+        values = [number_in(end.metrics, each.metric, each.value) for each in self.objectives]
         trial = Trial(
             number=number,
             key=key,
             point=dict(point),
-            state=state,  # type: ignore[arg-type]
-            reason=reason,
+            state=end.state,
+            reason=end.reason,
             values=values,
-            verdicts=verdicts,
-            metrics=metrics,
+            verdicts=end.verdicts,
+            metrics=end.metrics,
+            until=until,
             model=model.digest if model is not None else None,
             size_bytes=model.size if model is not None else 0,
             seconds=round(time.monotonic() - started, 3),
@@ -229,6 +276,22 @@ class _Study:
             ],
         )  # fmt: skip
         return self.ended(trial)
+
+    def candidate_plan(self, point: Point, until: str) -> tuple[Plan, Point, str]:
+        """Return a candidate's plan, what was chosen in it, and the last pass that runs (empty: all).
+
+        A candidate whose model cannot be measured so early goes on to the next pass.
+
+        Raises:
+            OlivineError: it cannot be planned, however far it goes.
+        """
+        workflow = self.space.at(point)
+        while until and following(workflow, self.space, until):
+            try:
+                return self.planned(cut(workflow, self.space, until)), chosen(point, self.space, until), until
+            except OlivineError:
+                until = following(workflow, self.space, until)
+        return self.planned(workflow), point, ""
 
     def repeated(self, trial: Trial) -> Trial:
         """Tell of a trial that the journal has."""
@@ -260,7 +323,8 @@ class _Study:
             for each in list(run.runners.values()):
                 each.abort()
 
-        self.wait_for_memory()
+        estimates = [step.estimate.memory for step in plan.steps if step.estimate is not None and not step.cached]
+        self.room.enter(max(estimates, default=0))
         run.runners = self.idle.pop() if self.idle else {}
         timer = threading.Timer(limit, give_up)
         timer.daemon = True
@@ -269,110 +333,40 @@ class _Study:
             yield run, expired
         finally:
             timer.cancel()
-            with self.emitting:
-                self.running -= 1
+            self.room.leave()
             if expired.is_set():
                 for each in run.runners.values():
                     each.close()
             else:
                 self.idle.append(run.runners)
 
-    def wait_for_memory(self) -> None:
-        """Wait until there is room for a candidate as large as the largest so far, or nothing else runs."""
-        from olivine.hardware.memory import free_memory_bytes
-
-        while True:
-            with self.emitting:
-                if self.running == 0 or free_memory_bytes() > 1.2 * self.largest:
-                    self.running += 1
-                    return
-            time.sleep(0.5)
-
-    def carry_out(
-        self, plan: Plan, run: Run, expired: threading.Event
-    ) -> tuple[str, str, tuple[Verdict, ...], dict[str, Any]]:
-        """Run a candidate's Steps; return the state it ends in, why, the verdicts, and what was measured."""
-        final = plan.evaluation("final") or plan.evaluation("input")
-        assert final is not None
-        metrics: dict[str, Any] = {}
-        verdicts = judge(self.goals, {}, {})
-        try:
-            for planned in plan.steps:
-                if expired.is_set():
-                    raise StepError("its time was up")
-                if planned is not final:
-                    run.do(planned)
-                    _refuse_nan(planned.name, run.results[-1].metrics)
-            for measured in self.measured(final, run):
-                metrics |= measured
-                _refuse_nan(final.name, measured)
-                verdicts = judge(self.goals, metrics, run.baselines(final))
-                hopeless = [each for each in verdicts if each.measured is not None and not each.met and not each.near]
-                if hopeless and len(metrics) < len(final.step.params["metrics"]):
-                    return "stopped", "; ".join(sentence(each) for each in hopeless), verdicts, metrics
-            verdicts = run.judge() if self.goals else ()
-        except OlivineError as error:
-            reason = "it took longer than a candidate may" if expired.is_set() else str(error)
-            return "failed", reason, verdicts, metrics
-        return "complete", "", verdicts, metrics
-
-    def measured(self, final: PlannedStep, run: Run) -> Iterator[dict[str, Any]]:
-        """Yield what is measured, the cheapest first; the parts together are then the whole evaluation's result."""
-        names = [each["name"] for each in final.step.params["metrics"]]
-        groups = by_cost(final)
-        if len(groups) == 1 or len(set(names)) < len(names) or run.store.find(final.digest) is not None:
-            run.do(final)
-            yield run.measured(final)
-            return
-        found: dict[str, Any] = {}
-        parts = []
-        for group in groups:
-            kinds = [each["name"] for each in final.step.params["metrics"] if each["index"] in group]
-            part = part_of(final, group, name=f"measure {', '.join(kinds)}")
-            run.do(part)
-            parts.append(part)
-            found |= run.measured(part)
-            yield run.measured(part)
-        run.assemble(final, {name: found[name] for name in names}, parts)
-
     # The end --------------------------------------------------------------------------------------------------------
-
-    def best(self, trials: list[Trial]) -> Trial | None:
-        """Return the pick: the best by priority of those that qualify; the nearest miss if none does."""
-        complete = {each.number: _numbers(each) for each in trials if each.qualifies and _is_measured(each)}
-        by_number = {each.number: each for each in trials}
-        ordered = front(complete, self.objectives)
-        if ordered:
-            return by_number[ordered[0]]
-        misses = [each for each in trials if each.state != "failed"]
-        return min(misses, key=lambda each: (each.violation, self.ranked(each), each.number), default=None)
-
-    def ranked(self, trial: Trial) -> tuple[float, ...]:
-        """Return what sorts a trial among those that are as near to the goals."""
-        return rank(_numbers(trial), self.objectives) if _is_measured(trial) else ()
 
     def finish(self) -> Result:
         """Choose, write the outcome, and publish the model that was chosen."""
-        trials = self.trials
-        best = self.best(trials)
+        best = best_of([each for each in self.trials if not each.until], self.objectives)
+        result = self.result(best)
+        self.journal.finish(result)
         if best is None:
-            reasons = list(dict.fromkeys(each.reason for each in trials))
+            reasons = list(dict.fromkeys(each.reason for each in self.trials if each.state == "failed"))
+            failed = sum(each.state == "failed" for each in self.trials)
             error = StepError(
                 [
                     Problem(
-                        f"every candidate failed, {len(trials)} of {len(trials)}",
+                        f"every candidate failed, {failed} of {len(self.trials)}"
+                        if failed == len(self.trials)
+                        else f"no candidate went through all passes, {failed} of {len(self.trials)} failed",
                         self.loaded.locate("engine.search_strategy"),
                         remedy=f"`olivine study trials {self.id[:8]} --cache-dir {self.store.root}` has all of them",
                     ),
                     *(Problem(each) for each in reasons[:5]),
                 ]
             )
-            self.emit("run-failed", reason=str(error), exit_code=error.exit_code, log=str(self.run_dir / "log.txt"))
+            self.failed("failed", str(error), error.exit_code)
             raise error
-        result = self.outcome(best)
-        self.journal.finish(result)
         self.emit("study-done", **{key: value for key, value in result.items() if key != "trials"})
         published = replace(self.plans[best.key], notes=(), layout=self.plan.layout)
+        others = put_out(self.trials, best, self.objectives, self.strategy.output_model_num)[1:]
         return run_plan(
             published,
             self.store,
@@ -380,49 +374,28 @@ class _Study:
             make_runner=self.make_runner,
             search=result,
             started=self.started,
+            run_dir=self.run_dir,
+            tracker=self.run_of_study.tracker,
+            others=[(each.as_json(), self.store.find(str(each.model))) for each in others],
         )
+
+    def result(self, best: Trial | None) -> dict[str, Any]:
+        """Return what `status.json` and the journal keep of the study."""
+        return self.description() | outcome(
+            self.trials, best, self.objectives, self.strategy.output_model_num, has_goals=bool(self.goals)
+        )
+
+    def failed(self, state: str, reason: str, exit_code: int) -> None:
+        """Tell of a study that gives no model, and leave its record."""
+        run = self.run_of_study
+        run.search = self.result(None)
+        run.emit("run-failed", reason=reason, exit_code=exit_code, log=str(run.log))
+        run.tell_tracker(run.keep(state, reason))
 
     def last_sink(self, event: Event) -> None:
         """Pass on what publishing says; its Steps were told of before."""
         if event.event in ("published", "run-done", "run-failed", "verdict"):
             self.sink(event)
-
-    def outcome(self, best: Trial) -> dict[str, Any]:
-        """Return what `status.json` and the journal keep of the study."""
-        qualifying = [each for each in self.trials if each.qualifies and _is_measured(each)]
-        compared = qualifying or [each for each in self.trials if each.state == "complete" and _is_measured(each)]
-        numbers = front({each.number: _numbers(each) for each in compared}, self.objectives)
-        states = [each.state for each in self.trials]
-        runs = {step["digest"] for each in self.trials for step in each.steps if not step["cached"]}
-        return {
-            **self.description(),
-            "trials": [each.as_json() for each in self.trials],
-            "complete": states.count("complete"),
-            "stopped": states.count("stopped"),
-            "failed": states.count("failed"),
-            "qualifying": len(qualifying),
-            "steps_run": len(runs),
-            "pareto_front": numbers,
-            "pick": best.number,
-            "pick_point": dict(best.point),
-            "why": self.why(best, qualifying, numbers),
-        }
-
-    def why(self, best: Trial, qualifying: list[Trial], numbers: list[int]) -> str:
-        """Return in a sentence why the pick was picked."""
-        if not best.qualifies:
-            missed = "; ".join(sentence(each) for each in best.verdicts if not each.met and each.measured is not None)
-            return f"none of {len(self.trials)} candidates meets every goal; this is the nearest miss: {missed}"
-        first = self.objectives[0] if self.objectives else None
-        of = f"{len(qualifying)} that qualify" if self.goals else f"{len(qualifying)} that were measured"
-        if first is None:
-            return f"the first of {of}"
-        word = "highest" if first.higher_is_better else "lowest"
-        equal = [each for each in qualifying if each.values[0] == best.values[0]]
-        tie = ""
-        if len(equal) > 1 and len(self.objectives) > 1:
-            tie = f"; of {len(equal)} that are equal in it, the best in {self.objectives[1].name}"
-        return f"the {word} {first.name} of {of}, {len(numbers)} of them on the Pareto front{tie}"
 
     def emit(self, event: str, **data: Any) -> None:
         """Tell the sink."""
@@ -437,23 +410,6 @@ def study_id(loaded: Loaded) -> str:
     for key in ("output_dir", "cache_dir", "packaging_config", "log_severity_level"):
         content["engine"].pop(key, None)
     return digest_json(content)[:16]
-
-
-def _refuse_nan(step: str, metrics: Mapping[str, Any], path: str = "") -> None:
-    """Raise a StepError if a Step reported what is no number: nothing can be said of such a candidate."""
-    for key, value in metrics.items():
-        if isinstance(value, Mapping):
-            _refuse_nan(step, value, f"{path}{key}.")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise StepError(f"{step} gave {value} for {path}{key}", why="the model's numbers are broken")
-
-
-def _is_measured(trial: Trial) -> bool:
-    return all(value is not None for value in trial.values)
-
-
-def _numbers(trial: Trial) -> list[float]:
-    return [value for value in trial.values if value is not None]
 
 
 def _text(value: Any) -> str | None:

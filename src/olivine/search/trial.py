@@ -43,6 +43,7 @@ class Trial:
         size_bytes: of the model's files.
         seconds: wall time that this study spent on it.
         steps: its Steps: name, type, digest, seconds, whether the Store had it.
+        until: the last pass that ran, in a search pass by pass; empty if all did. No model that ships.
     """
 
     number: int
@@ -57,11 +58,22 @@ class Trial:
     size_bytes: int = 0
     seconds: float = 0.0
     steps: Sequence[Mapping[str, Any]] = ()
+    until: str = ""
 
     @property
     def qualifies(self) -> bool:
-        """Whether everything was measured and every goal is met."""
-        return self.state == "complete" and all(verdict.met for verdict in self.verdicts)
+        """Whether all passes ran, everything was measured and every goal is met."""
+        return not self.until and self.state == "complete" and all(verdict.met for verdict in self.verdicts)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it has a value for every objective."""
+        return all(value is not None for value in self.values)
+
+    @property
+    def numbers(self) -> list[float]:
+        """The values that were measured."""
+        return [value for value in self.values if value is not None]
 
     @property
     def violation(self) -> tuple[int, float]:

@@ -7,10 +7,11 @@ share of right answers. So the former goes by the name of what computes it.
 
 from __future__ import annotations
 
+from olivine.config.dialects import lm_evaluator
 from olivine.config.dialects.document import Document, Entries, Section
 from olivine.config.dialects.nested_objects import flatten
 from olivine.config.wording import nearest, suggestion
-from olivine.evaluate.known import UserConfig
+from olivine.evaluate.known import FUNCTIONS, UserConfig
 
 EVALUATORS = {each.lower(): each for each in ("LMEvaluator", "MTEBEvaluator")}
 BY_FORMAT = frozenset({"onnxevaluator", "pytorchevaluator", "openvinoevaluator", "qnnevaluator", "snpeevaluator"})
@@ -25,7 +26,6 @@ SCORES = ("accuracy_score", "f1_score", "precision", "recall", "auroc", "perplex
           "relaxed_accuracy", "word_sort_ratio")  # fmt: skip
 VALUES = {"accuracy": SCORES, "latency": TIMES, "throughput": TIMES, "size_on_disk": ("bytes",)}
 RENAMED = {("accuracy", "auc"): "auroc", ("size_on_disk", "bytes"): "size_bytes"}
-FUNCTIONS = ("dataloader_func", "post_processing_func", "evaluate_func", "metric_func")
 
 
 def translate(document: Document) -> None:
@@ -49,6 +49,9 @@ def _evaluator(document: Document, evaluator: Section) -> None:
     for key in [key for key, value in evaluator.items() if value is None]:
         evaluator.take(key)
     kind = evaluator.get("type")
+    if isinstance(kind, str) and kind.lower() == lm_evaluator.NAME:
+        lm_evaluator.translate(document, evaluator)
+        return
     if isinstance(kind, str) and kind.lower() in EVALUATORS:
         evaluator.put("type", EVALUATORS[kind.lower()], evaluator.origins.get("type"))
     elif isinstance(kind, str) and kind.lower() in BY_FORMAT:

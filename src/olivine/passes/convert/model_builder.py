@@ -279,7 +279,8 @@ class ModelBuilder(Pass[ModelBuilderParams]):
             table = params.embedding_bits or (head if tied else 8 if on_cpu else None)
             scale = scale_bytes(PROVIDERS.get(context.target.execution_provider, ""))
             group = params.int4_block_size or 32
-            return estimate_rounding(context, bits, group, head, table, scale=scale, trial=True)
+            found = estimate_rounding(context, bits, group, head, table, scale=scale, trial=True)
+            return replace(found, from_shapes=params.precision != "auto")
         width = {"fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "int8": 1.125}.get(params.precision, 0.625)
         # What is looked up stays in floats unless it is asked for.
         floats = scale_bytes(PROVIDERS.get(context.target.execution_provider, ""))

@@ -72,7 +72,7 @@ class MergeAdapterWeights(Pass[MergeParams]):
         effort = STARTING + Effort(
             products=MERGING * model.parameters, moved=24.0 * model.parameters, read=model.weights, written=output
         )
-        return Estimate({"merging": WORKER + int(held) + 2 * model.adapter}, output, effort=effort)
+        return Estimate({"merging": WORKER + int(held) + 2 * model.adapter}, output, effort=effort, from_shapes=True)
 
     def run(self, params: MergeParams, context: RunContext) -> PassResult:
         """Merge; see the base class.

@@ -189,6 +189,8 @@ class Quantize(Pass[QuantizeParams]):
             fixed=STREAMING,
             tile=FILLING,
         )
+        if params.bits == "auto" or params.overrides:
+            found = replace(found, from_shapes=False)
         return with_calibration(found, params, context) if params.method in CALIBRATED else found
 
     def run(self, params: QuantizeParams, context: RunContext) -> PassResult:
