@@ -1,11 +1,16 @@
 """Whether a search finds what the full grid finds, and at what share of its evaluations.
 
-    python benchmarks/search.py --base examples/phrase-tone/base-model [--seeds 5] [--share 0.4] [--folder KEPT]
+    python benchmarks/search.py [--base BASE] [--seeds 5] [--share 0.4] [--small] [--olive PEER/bin/olive] [--folder F]
 
 On the phrase-tone example: LoRA rank x quantisation method x group size x bits, under goals for accuracy and size.
 First every point is made and measured (`sampler: sequential`), then for each seed a TPE search with `share` of the
 evaluations runs in the same cache, so that it costs no more training: what is counted is which points it asks for. One
-row per seed: whether its pick is as accurate as the grid's, after how many candidates it had it, and how many it ran.
+row per seed: whether its pick is as accurate as the grid's, after how many candidates it had it, how many it ran, and
+how many passes and evaluations these would have taken from an empty cache.
+
+With --olive the same space is searched by Olive, as far as it has it (`Rtn` and `KQuant` in place of our methods, the
+output layer quantised as the others), in a cache that its seeds share; its accuracy is measured by a function that asks
+the model what ours asks.
 
 Without --base the example's base model is built first (two minutes on two idle cores).
 """
@@ -15,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -59,7 +65,7 @@ def workflow(
                 "type": "Quantize",
                 "bits": [2, 4, 8],
                 "group_size": [32, 128] if small else [32, 64, 128],
-                "method": ["rtn", "search"] if small else ["rtn", "search", "k_quant"],
+                "method": ["rtn", "k_quant"] if small else ["rtn", "search", "k_quant"],
                 "lm_head_bits": 8,
             },
         },
@@ -103,6 +109,120 @@ def search(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any], float]
     return found, time.monotonic() - started
 
 
+def work_of(found: dict[str, Any]) -> tuple[int, int]:
+    """Return how many different passes and evaluations the candidates of a search consist of."""
+    steps = {step["digest"]: step["type"] for trial in found["trials"] for step in trial["steps"]}
+    evaluations = sum(kind in ("evaluate", "record") for kind in steps.values())
+    return len(steps) - evaluations, evaluations
+
+
+ASK = """
+import json, sys, time
+from pathlib import Path
+
+def ask(model, device, execution_providers):
+    import torch
+    started = time.monotonic()
+    loaded, tokenizer = model.load_model(), model.get_hf_tokenizer()
+    loaded.eval()
+    rows = [json.loads(line) for line in open({eval_rows!r}, encoding="utf-8")]
+    labels = sorted({{row["tone"] for row in rows}})
+    right = 0
+    with torch.inference_mode():
+        for row in rows:
+            prompt = {prompt!r}.format(**row)
+            ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"]
+            if tokenizer.bos_token_id is not None:
+                ids = torch.cat([torch.tensor([[tokenizer.bos_token_id]]), ids], dim=1)
+            out = loaded.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
+            said = tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True).strip().casefold()
+            right += any(said.startswith(label.casefold()) and label == row["tone"] for label in labels)
+    accuracy = right / len(rows)
+    with open({journal!r}, "a") as file:
+        file.write(json.dumps({{"accuracy": accuracy, "path": str(model.model_path),
+                               "seconds": time.monotonic() - started}}) + "\\n")
+    return {{"accuracy": accuracy}}
+"""
+"""What Olive measures with: greedy answers to the same prompts."""
+
+
+def olive_workflow(
+    folder: Path, config: dict[str, Any], size: int, accuracy: float, strategy: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the same search for Olive 0.13."""
+    data = [
+        {
+            "name": each["name"],
+            "type": "HuggingfaceContainer",
+            "load_dataset_config": {"data_name": "json", "data_files": each["data_files"], "split": "train"},
+            "pre_process_data_config": {"text_template": each["text_template"], "strategy": "line-by-line",
+                                        "max_seq_len": 64},
+        }
+        for each in config["data_configs"][:1]
+    ]  # fmt: skip
+    lora, quantize = config["passes"]["lora"], config["passes"]["quantize"]
+    widths = {"bits": quantize["bits"], "group_size": quantize["group_size"]}
+    ranked = {"name": "accuracy", "priority": 1, "higher_is_better": True,
+              "goal": {"type": "threshold", "value": accuracy}}  # fmt: skip
+    return {
+        "input_model": {"type": "HfModel", "model_path": config["input_model"]["model_path"]},
+        "data_configs": data,
+        "passes": {
+            "lora": {**lora, "torch_dtype": "float32",
+                     "training_args": {**lora["training_args"], "optim": "adamw_torch"}},
+            "merge": {"type": "MergeAdapterWeights"},
+            "quantize": [{"type": "Rtn", **widths, "lm_head": True}, {"type": "KQuant", **widths, "lm_head": True}],
+        },
+        "evaluators": {
+            "tone": {
+                "metrics": [
+                    {"name": "tone", "type": "custom", "sub_types": [ranked],
+                     "user_config": {"user_script": str(folder / "ask.py"), "evaluate_func": "ask"}},
+                    {"name": "size", "type": "size_on_disk",
+                     "sub_types": [{"name": "bytes", "priority": 2, "higher_is_better": False,
+                                    "goal": {"type": "threshold", "value": size}}]},
+                ]
+            }
+        },
+        "evaluator": "tone",
+        "evaluate_input_model": False,
+        "search_strategy": {"execution_order": "joint", **strategy},
+        "cache_dir": str(folder / "cache"),
+        "output_dir": str(folder / "models"),
+        "log_severity_level": 1,
+    }  # fmt: skip
+
+
+def olive_search(olive: Path, folder: Path, workflow: dict[str, Any]) -> tuple[str, float]:
+    """Run Olive's search; return what it printed, and the seconds that it took."""
+    (folder / "workflow.json").write_text(json.dumps(workflow, indent=2))
+    quiet = {"CI": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    started = time.monotonic()
+    done = subprocess.run([str(olive), "run", "--config", "workflow.json"], cwd=folder, env=os.environ | quiet,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    (folder / "log.txt").write_text(done.stdout)
+    return done.stdout, time.monotonic() - started
+
+
+def show_olive(olive: Path, folder: Path, config: dict[str, Any], size: int, accuracy: float, budget: int,
+               seeds: int) -> None:  # fmt: skip
+    """Search with Olive, and print a row for each seed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = folder / "asked.jsonl"
+    rows_file = config["data_configs"][1]["data_files"]
+    (folder / "ask.py").write_text(ASK.format(eval_rows=rows_file, prompt=TEXT, journal=str(journal)))
+    print("\n| Olive, seed | evaluations run | passes run | best accuracy that it measured | seconds |")
+    print("|---" * 5 + "|")
+    for seed in range(seeds):
+        before = len(journal.read_text().splitlines()) if journal.exists() else 0
+        strategy = {"sampler": "tpe", "max_samples": budget, "seed": seed}
+        said, seconds = olive_search(olive, folder, olive_workflow(folder, config, size, accuracy, strategy))
+        asked = [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+        best = max((each["accuracy"] for each in asked), default=None)
+        passes = said.count("Running pass ")
+        print(f"| {seed} | {len(asked) - before} | {passes} | {best} | {seconds:.0f} |", flush=True)
+
+
 def main() -> int:
     """Run the grid, then the searches, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -114,6 +234,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=60, help="training steps of each adapter")
     parser.add_argument("--small", action="store_true", help="a space of 24 points in place of 81")
     parser.add_argument("--sampler", default="tpe")
+    parser.add_argument("--olive", type=Path, help="Olive 0.13's command, to search the same space with it too")
+    parser.add_argument("--olive-seeds", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="keep the project here, and go on with what is in its cache")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -133,7 +255,8 @@ def main() -> int:
         best = grid["trials"][grid["pick"]]
         count = len(grid["trials"])
         print(f"\ngrid: {count} candidates ({grid['complete']} measured in full, {grid['stopped']} stopped early, "
-              f"{grid['failed']} failed), {grid['steps_run']} Steps run, {seconds:.0f} s")  # fmt: skip
+              f"{grid['failed']} failed), {work_of(grid)[0]} passes, {work_of(grid)[1]} evaluations, "
+              f"{seconds:.0f} s")  # fmt: skip
         print(f"optimum: accuracy {best['values'][0]}, {best['size_bytes']} bytes, {best['point']}")
         if not best["qualifies"]:
             raise SystemExit("nothing in the grid meets the goals: choose others")
@@ -145,12 +268,28 @@ def main() -> int:
             pick = found["trials"][found["pick"]]
             hit = pick["qualifies"] and pick["values"][0] >= best["values"][0]
             hits += hit
-            rows.append((seed, len(found["trials"]), pick["number"] + 1, pick["values"][0], hit, seconds))
-        print("\n| seed | candidates | pick found at | accuracy | the grid's optimum | seconds, all cached |")
-        print("|---" * 6 + "|")
-        for seed, tried, at, accuracy, hit, seconds in rows:
-            print(f"| {seed} | {tried} of {count} | {at} | {accuracy} | {'yes' if hit else 'no'} | {seconds:.1f} |")
-        print(f"\n{hits} of {arguments.seeds} seeds found the optimum with {budget} of {count} evaluations")
+            rows.append(
+                (seed, len(found["trials"]), pick["number"] + 1, *work_of(found), pick["values"][0], hit, seconds)
+            )
+        print("\n| seed | candidates | pick found at | passes | evaluations | accuracy | the grid's optimum | "
+              "seconds, all cached |")  # fmt: skip
+        print("|---" * 8 + "|")
+        for seed, tried, at, passes, measured, accuracy, hit, seconds in rows:
+            cells = [
+                seed,
+                f"{tried} of {count}",
+                at,
+                passes,
+                measured,
+                accuracy,
+                "yes" if hit else "no",
+                f"{seconds:.1f}",
+            ]
+            print("| " + " | ".join(map(str, cells)) + " |")
+        print(f"\n{hits} of {arguments.seeds} seeds found the optimum with {budget} of {count} candidates", flush=True)
+        if arguments.olive:
+            show_olive(arguments.olive, folder.absolute() / "olive", config({}), arguments.max_size,
+                       arguments.min_accuracy, budget, arguments.olive_seeds)  # fmt: skip
     return 0
 
 
