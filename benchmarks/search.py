@@ -229,7 +229,7 @@ def main() -> int:
     parser.add_argument("--base", type=Path, help="the example's base model")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--share", type=float, default=0.4, help="of the grid's evaluations (default: %(default)s)")
-    parser.add_argument("--max-size", type=int, default=1_300_000, help="goal for the size in bytes")
+    parser.add_argument("--max-size", type=int, default=3_150_000, help="goal for the size in bytes")
     parser.add_argument("--min-accuracy", type=float, default=0.5, help="goal for the accuracy")
     parser.add_argument("--steps", type=int, default=60, help="training steps of each adapter")
     parser.add_argument("--small", action="store_true", help="a space of 24 points in place of 81")

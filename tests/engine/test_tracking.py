@@ -99,6 +99,22 @@ def test_a_run_that_fails_is_tracked_with_its_reason(project, server: str) -> No
     assert "report.html" in {each.path for each in client.list_artifacts(run.info.run_id)}
 
 
+def test_a_search_in_which_everything_fails_is_tracked_with_the_reasons(project, server: str) -> None:
+    write(project, server, first={"mark": "a", "behave": ["raise", "nothing"]})
+    path = project.folder / "workflow.json"
+    searched = {
+        "evaluators": {"e": {"metrics": [{"type": "size"}]}},
+        "engine": {"evaluator": "e", "search_strategy": {"sampler": "sequential"}},
+    }
+    path.write_text(json.dumps(json.loads(path.read_text()) | searched))
+    assert project.olivine("run", "workflow.json").returncode == 1
+    client, run = tracked(project, server)
+    assert run.info.status == "FAILED"
+    assert "every candidate failed, 2 of 2" in run.data.tags["olivine.reason"]
+    assert "the third weight is upside down" in run.data.tags["olivine.reason"]
+    assert "report.html" in {each.path for each in client.list_artifacts(run.info.run_id)}
+
+
 def test_a_server_that_is_not_there_is_known_before_anything_runs(project) -> None:
     write(project, "http://127.0.0.1:9", first={"mark": "a"})
     done = project.olivine("run", "workflow.json")

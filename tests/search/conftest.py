@@ -57,6 +57,38 @@ class Shape(Pass[ShapeParams]):
         return PassResult(metrics={"loss": float("nan") if params.behave == "nan" else 0.5})
 
 
+class Wrap(Shape):
+    """Writes its parameters into an adapter, which cannot be measured."""
+
+    type = "Wrap"
+    produces = Format.PEFT
+
+    def run(self, params, context):
+        with open(params.journal, "a") as file:
+            file.write(f"wrap {params.a}\\n")
+        (context.output / "adapter_config.json").write_text("{}")
+        (context.output / "shape.txt").write_text(f"{params.a} {params.b} {params.kind}\\n")
+        return PassResult()
+
+
+class Unwrap(Pass[ShapeParams]):
+    """Puts an adapter into its base."""
+
+    type = "Unwrap"
+    summary = "take the parameters out"
+    accepts = frozenset({Format.PEFT})
+    produces = Format.HF
+    params_type = ShapeParams
+
+    def run(self, params, context):
+        with open(params.journal, "a") as file:
+            file.write("unwrap\\n")
+        for name in ("config.json", "model.safetensors"):
+            (context.output / name).write_bytes((context.inputs["base"] / name).read_bytes())
+        (context.output / "shape.txt").write_text((context.inputs["model"] / "shape.txt").read_text())
+        return PassResult()
+
+
 class ScoreParams(Params):
     journal: str = ""
 
@@ -84,7 +116,14 @@ class Score(Metric[ScoreParams]):
 '''
 
 
-ENTRY_POINTS = "[olivine.passes]\nShape = shape_plugin:Shape\n[olivine.metrics]\nscore = shape_plugin:Score\n"
+ENTRY_POINTS = """\
+[olivine.passes]
+Shape = shape_plugin:Shape
+Wrap = shape_plugin:Wrap
+Unwrap = shape_plugin:Unwrap
+[olivine.metrics]
+score = shape_plugin:Score
+"""
 
 
 @pytest.fixture(scope="session")

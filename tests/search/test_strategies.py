@@ -59,6 +59,27 @@ def test_pass_by_pass_makes_the_whole_at_the_end_if_nothing_is_chosen_there(proj
     assert project.times_run() == 3
 
 
+def test_what_cannot_be_measured_goes_on_to_the_next_pass(project) -> None:
+    passes = {
+        "tune": {"type": "Wrap", "a": [1, 2]},
+        "merge": {"type": "Unwrap"},
+        "last": {"type": "Shape", "a": [1, 3]},
+    }
+    project.write(passes, {"execution_order": "pass-by-pass", "sampler": "sequential"})
+    found = project.run()
+    assert [each["until"] for each in found["trials"]] == ["merge", "merge", "", ""]
+    assert points(found)[found["pick"]] == {"tune.a": 2, "last.a": 3}
+    assert [each.split()[0] for each in project.lines(project.journal)] == ["wrap", "unwrap"] * 2 + ["1", "3"]
+
+
+def test_a_tracking_server_that_is_not_there_is_known_before_anything_runs(project) -> None:
+    pytest.importorskip("mlflow")
+    project.write({"first": {"type": "Shape", "a": [1, 2]}}, tracking={"mlflow": "http://127.0.0.1:9"})
+    done = project.olivine("run", "workflow.json")
+    assert done.returncode == 3, done.stdout
+    assert project.times_run() == 0
+
+
 def test_it_ends_with_the_first_model_that_meets_every_goal(project) -> None:
     strategy = {"sampler": "sequential", "stop_when_goals_met": True}
     project.write({"first": {"type": "Shape", "a": [1, 2, 3, 4]}}, strategy,

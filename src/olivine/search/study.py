@@ -366,6 +366,7 @@ class _Study:
             raise error
         self.emit("study-done", **{key: value for key, value in result.items() if key != "trials"})
         published = replace(self.plans[best.key], notes=(), layout=self.plan.layout)
+        tracker, self.run_of_study.tracker = self.run_of_study.tracker, None
         others = put_out(self.trials, best, self.objectives, self.strategy.output_model_num)[1:]
         return run_plan(
             published,
@@ -375,7 +376,7 @@ class _Study:
             search=result,
             started=self.started,
             run_dir=self.run_dir,
-            tracker=self.run_of_study.tracker,
+            tracker=tracker,
             others=[(each.as_json(), self.store.find(str(each.model))) for each in others],
         )
 
