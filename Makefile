@@ -31,10 +31,10 @@ types: $(STAMP)
 
 check: lint types test
 
-# Known weaknesses of what is installed; asks the package index, or --vulnerability-service osv.
+# Known weaknesses of what is installed, as the package index knows them; one that does not answer is a failure.
 audit: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
-	$(BIN)/python -m pip_audit --local --skip-editable --desc off
+	$(BIN)/python -m pip_audit --local --skip-editable --strict --desc off
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Olivine needs Python 3.11 or later; give it as PYTHON=...")'

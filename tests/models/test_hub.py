@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -42,6 +43,16 @@ def test_cached_model_is_found_offline_at_its_commit(hub_cache: Path, monkeypatc
 
 def test_interrupted_download_is_not_taken_for_the_model(hub_cache: Path) -> None:
     (hub_cache / "snapshots" / COMMIT / "model.safetensors").unlink()
+    assert locate("org/pico").path is None
+
+
+def test_download_that_lacks_a_file_of_the_listing_is_not_taken_for_the_model(hub_cache: Path) -> None:
+    files = [file.name for file in (hub_cache / "snapshots" / COMMIT).iterdir()]
+    (hub_cache / "trees").mkdir()
+    listing = hub_cache / "trees" / f"{COMMIT}.json"
+    listing.write_text(json.dumps({"format_version": 1, "files": dict.fromkeys([*files, "README.md", "x.bin"], {})}))
+    assert locate("org/pico").path is not None
+    (hub_cache / "snapshots" / COMMIT / "tokenizer.json").unlink()
     assert locate("org/pico").path is None
 
 

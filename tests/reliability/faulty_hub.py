@@ -1,7 +1,8 @@
 """A Hugging Face hub on this machine that serves one model, slowly, in parts, damaged, or not at all.
 
-It speaks what ``huggingface_hub`` asks for: what a revision holds (``/api/models/ID/revision/REV``), and its files
-(``/ID/resolve/COMMIT/FILE``) with their length, their digest as ETag, and parts of them (``Range``).
+It speaks what ``huggingface_hub`` asks for: what a revision is (``/api/models/ID/revision/REV``) and holds
+(``/api/models/ID/tree/COMMIT``), and its files (``/ID/resolve/COMMIT/FILE``) with their length, their digest as ETag,
+and parts of them (``Range``).
 """
 
 from __future__ import annotations
@@ -22,6 +23,21 @@ MODEL = "org/pico"
 FAULTS = ("busy", "slow", "cut", "reset", "altered", "missing")
 """503; a pause before the answer; the connection ends in the middle of a file; or before the answer; a byte of the
 file is wrong; 404 for a file that the listing has."""
+
+
+def is_large(name: str) -> bool:
+    """Return whether the hub keeps a file outside of Git."""
+    return name.endswith(".safetensors")
+
+
+def git_blob(content: bytes) -> str:
+    """Return the digest that Git gives a file."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def digest_of(name: str, content: bytes) -> str:
+    """Return the digest that the hub gives a file: of a large one its SHA-256."""
+    return hashlib.sha256(content).hexdigest() if is_large(name) else git_blob(content)
 
 
 class FaultyHub:
@@ -96,6 +112,8 @@ class FaultyHub:
                     self.say(503, b"busy", {}, body)
                 elif path.startswith(f"/api/models/{MODEL}/revision/"):
                     self.say(200, hub.listing(), {"Content-Type": "application/json"}, body)
+                elif path.startswith(f"/api/models/{MODEL}/tree/"):
+                    self.say(200, hub.tree(), {"Content-Type": "application/json"}, body)
                 elif of_a_file and fault != "missing":
                     self.file(path.split("/", 5)[5], fault, body)
                 else:
@@ -107,7 +125,7 @@ class FaultyHub:
                     self.say(404, b"", {"X-Error-Code": "EntryNotFound"}, body)
                     return
                 headers = {
-                    "ETag": f'"{hashlib.sha256(content).hexdigest()}"',
+                    "ETag": f'"{digest_of(name, content)}"',
                     "X-Repo-Commit": hub.commit,
                     "Accept-Ranges": "bytes",
                 }
@@ -144,6 +162,16 @@ class FaultyHub:
             log_message: Callable[..., None] = lambda *_: None
 
         return Handler
+
+    def tree(self) -> bytes:
+        """Return what the hub says of the revision's files."""
+        entries = []
+        for name, content in self.files.items():
+            entry: dict[str, object] = {"type": "file", "path": name, "size": len(content), "oid": git_blob(content)}
+            if is_large(name):
+                entry["lfs"] = {"oid": digest_of(name, content), "size": len(content), "pointerSize": 134}
+            entries.append(entry)
+        return json.dumps(entries).encode()
 
     def listing(self) -> bytes:
         """Return what the hub says of the revision."""

@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from olivine.errors import ModelError, UnavailableError
@@ -23,6 +27,8 @@ CODE_PATTERNS = ("*.py",)
 """What is downloaded beside that when code of the model's own is allowed to run."""
 _DOWNLOADS = 3
 """How often files that came damaged are asked for in all."""
+_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Between one try and the next, while the hub is busy or breaks off."""
 _LEFT_OUT = ("onnx/*", "original/*", "*/*.safetensors")
 
 
@@ -89,15 +95,22 @@ def fetch(model_path: str, revision: str | None = None, *, code: bool = False) -
             f"downloading {model_path} needs huggingface_hub, which is not installed",
             remedy="`pip install 'olivine[torch]'`, or give a folder on this machine",
         ) from None
+    from olivine.models.hub_facts import http_error
+
     asked, local = _asked(model_path, revision), _otherwise(model_path)
+
+    def download() -> str:
+        return huggingface_hub.snapshot_download(  # type: ignore[no-any-return]
+            model_path,
+            revision=revision,
+            allow_patterns=[*PATTERNS, *(CODE_PATTERNS if code else ())],
+            ignore_patterns=list(_LEFT_OUT),
+        )
+
+    unreachable = http_error()
     try:
         for _ in range(_DOWNLOADS):
-            folder = huggingface_hub.snapshot_download(
-                model_path,
-                revision=revision,
-                allow_patterns=[*PATTERNS, *(CODE_PATTERNS if code else ())],
-                ignore_patterns=list(_LEFT_OUT),
-            )
+            folder = _patiently(download, passing=(unreachable, OSError), final=errors.RepositoryNotFoundError)
             damaged = _remove_damaged(Path(folder))
             if not damaged:
                 break
@@ -121,7 +134,7 @@ def fetch(model_path: str, revision: str | None = None, *, code: bool = False) -
             f"the hub has no model {model_path}, or does not show it to you",
             remedy=f"check the id; if it is private, log in with `hf auth login`, {local}",
         ) from None
-    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, OSError) as error:
+    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError, unreachable, OSError) as error:
         if _is_full(error):
             raise
         if is_offline():
@@ -143,6 +156,37 @@ def fetch(model_path: str, revision: str | None = None, *, code: bool = False) -
             remedy="take a revision or a copy of the model that has safetensors, or convert it once where you trust it",
         )
     return found
+
+
+def _patiently(download: Callable[[], str], *, passing: tuple[type[Exception], ...], final: type[Exception]) -> str:
+    """Return what ``download`` does, which is tried again after a fault that may pass.
+
+    What it has brought is not asked for again. Where nobody answers at all, waiting would only delay saying so.
+
+    Args:
+        passing: faults that may pass.
+        final: those among them that do not.
+    """
+    for pause in _PAUSES_S:
+        try:
+            return download()
+        except final:
+            raise
+        except passing as error:
+            if is_offline() or _is_full(error) or _nobody_answers(error):
+                raise
+        time.sleep(pause)
+    return download()
+
+
+def _nobody_answers(error: BaseException) -> bool:
+    """Return whether no connection came about: no such host, no route, nothing listens."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if type(chain).__name__ in ("ConnectError", "ConnectionRefusedError", "gaierror", "OfflineModeIsEnabled"):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
 
 
 def _remove_damaged(snapshot: Path) -> list[str]:
@@ -195,7 +239,21 @@ def _cached(model_id: str, revision: str) -> Path | None:
         read_checkpoint(snapshot)
     except ModelError:
         return None  # an interrupted download: fetch goes on with it, or says what is wrong
-    return snapshot
+    return None if _lacks_files(snapshot, repository / "trees" / f"{commit}.json") else snapshot
+
+
+def _lacks_files(snapshot: Path, listing: Path) -> bool:
+    """Return whether the hub's listing of a commit, where its library has kept it, has files that are not here."""
+    try:
+        names = list(json.loads(listing.read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # an older library keeps none
+    wanted = [name for name in names if _matches(name, PATTERNS) and not _matches(name, _LEFT_OUT)]
+    return any(not bad_name(name) and not (snapshot / name).is_file() for name in wanted)
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def cache_folder() -> Path:

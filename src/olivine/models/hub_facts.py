@@ -76,7 +76,7 @@ def ask_hub(model_id: str, revision: str) -> HubFacts:
         from huggingface_hub import errors
     except ImportError:
         raise Unknown("huggingface_hub is not installed") from None
-    unreachable = _http_error()
+    unreachable = http_error()
     try:
         return _Asking(model_id, revision).facts()
     except errors.GatedRepoError:
@@ -92,7 +92,7 @@ def ask_hub(model_id: str, revision: str) -> HubFacts:
         raise Unknown("what the hub sent is no model") from None
 
 
-def _http_error() -> type[Exception]:
+def http_error() -> type[Exception]:
     """Return what the library that huggingface_hub asks with raises: httpx, which its releases of 2026 call httpx2."""
     for name in ("httpx2", "httpx"):
         with contextlib.suppress(ImportError):
