@@ -50,7 +50,9 @@ def test_download_that_lacks_a_file_of_the_listing_is_not_taken_for_the_model(hu
     files = [file.name for file in (hub_cache / "snapshots" / COMMIT).iterdir()]
     (hub_cache / "trees").mkdir()
     listing = hub_cache / "trees" / f"{COMMIT}.json"
-    listing.write_text(json.dumps({"format_version": 1, "files": dict.fromkeys([*files, "README.md", "x.bin"], {})}))
+    listing.write_text(
+        json.dumps({"format_version": 1, "files": {name: {} for name in [*files, "README.md", "x.bin"]}})
+    )
     assert locate("org/pico").path is not None
     (hub_cache / "snapshots" / COMMIT / "tokenizer.json").unlink()
     assert locate("org/pico").path is None
