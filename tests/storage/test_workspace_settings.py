@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,28 @@ def test_another_workspace_is_reached_in_the_same_way() -> None:
     assert first.at(None) is first
     second = first.at(WorkspaceName("s-2", "rg", "other"))
     assert (second.workspace_name, second.settings) == ("other", first.settings)
+
+
+REFUSED = """
+from olivine.config.schema import AzureMLClient
+from olivine.storage.workspace import Workspace
+others = ("workload_identity", "managed_identity", "shared_token_cache", "visual_studio_code", "broker")
+client = AzureMLClient(
+    subscription_id="s", resource_group="r", workspace_name="w",
+    default_auth_params={f"exclude_{each}_credential": True for each in others},
+)
+workspace = Workspace.connect(client)
+try:
+    with workspace.calling("looking"):
+        workspace.credential.get_token("https://management.azure.com/.default")
+except Exception as error:
+    print(error)
+"""
+
+
+def test_who_is_not_signed_in_is_told_once_and_by_us(tmp_path: Path) -> None:
+    pytest.importorskip("azure.identity")
+    environment = {"PATH": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", REFUSED], env=environment, capture_output=True, text=True, timeout=120)
+    assert "does not know who asks" in done.stdout
+    assert done.stderr == ""

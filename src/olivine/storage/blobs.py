@@ -17,6 +17,7 @@ from typing import Any
 
 from olivine.errors import UnavailableError
 from olivine.redaction import redact
+from olivine.storage.credentials import keep_quiet
 from olivine.storage.remote import Entry
 from olivine.storage.transfer import (
     BLOCK,
@@ -85,6 +86,7 @@ class BlobFolder:
                 "blobs of Azure need azure-storage-blob, which is not installed",
                 remedy="`pip install 'olivine[azure]'`",
             ) from None
+        keep_quiet()
         return ContainerClient(
             container.account_url,
             container.name,

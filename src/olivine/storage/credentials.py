@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -31,6 +32,7 @@ def credential(client: AzureMLClient) -> Any:
         raise UnavailableError(
             "Azure needs azure-identity, which is not installed", remedy="`pip install 'olivine[azure]'`"
         ) from None
+    keep_quiet()
     options = _authority(client)
     named: dict[str, Any] = {"tenant_id": client.tenant_id} if client.tenant_id else {}
     if client.auth == "cli":
@@ -56,6 +58,17 @@ def credential(client: AzureMLClient) -> Any:
     if client.client_id:
         chain["managed_identity_client_id"] = client.client_id
     return identity.DefaultAzureCredential(**chain, **options, **(client.default_auth_params or {}))
+
+
+def keep_quiet() -> None:
+    """Keep what the libraries of Azure log off the terminal: what it comes to is said by the error.
+
+    Python prints warnings of a logger that nobody has given a handler. Whoever has set up logging still gets them.
+    """
+    for name in ("azure", "msal"):
+        logger = logging.getLogger(name)
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())
 
 
 def authority(client: AzureMLClient) -> str:
