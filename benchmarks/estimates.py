@@ -13,6 +13,7 @@ Memory and bytes are the same on a busy machine; times are not.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 from quantize import SHAPES, write_checkpoint
 
 SHAPES["pico"] = {"hidden": 256, "layers": 4, "heads": 8, "key_heads": 8, "intermediate": 512, "vocabulary": 32064}
@@ -55,28 +57,35 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
 """Passes and metrics by name. ``adapter`` stands for one of random weights, which takes no training."""
 
 
-class DiskWatch(threading.Thread):
-    """Sees the most bytes that a folder has held while it runs."""
+class Watch(threading.Thread):
+    """Sees the most bytes that a folder, and the workers of a process with their children, have held while it runs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pid: int) -> None:
         super().__init__(daemon=True)
-        self.folder, self.peak, self.over = folder, 0, threading.Event()
+        self.folder, self.engine, self.over = folder, psutil.Process(pid), threading.Event()
+        self.disk = self.memory = 0
 
     def run(self) -> None:
         """Look until told to end."""
         while not self.over.wait(0.1):
-            self.peak = max(self.peak, _bytes(self.folder))
+            self.disk = max(self.disk, _bytes(self.folder))
+            taken = 0
+            with contextlib.suppress(psutil.Error):
+                for each in self.engine.children(recursive=True):
+                    with contextlib.suppress(psutil.Error):
+                        taken += each.memory_info().rss
+            self.memory = max(self.memory, taken)
 
 
 def _bytes(folder: Path) -> int:
-    """Return the bytes of the files in a folder; some go while it is looked through."""
-    total = 0
+    """Return the bytes of the files in a folder, each once: some get another name while it is looked through."""
+    found = {}
     for file in folder.rglob("*"):
-        try:
-            total += file.stat().st_blocks * 512 if file.is_file() and not file.is_symlink() else 0
-        except OSError:
-            continue
-    return total
+        with contextlib.suppress(OSError):
+            if file.is_file() and not file.is_symlink():
+                status = file.stat()
+                found[status.st_ino] = status.st_blocks * 512
+    return sum(found.values())
 
 
 def random_adapter(model: Path, folder: Path) -> None:
@@ -130,18 +139,27 @@ def compared(folder: Path, shape: str, case: str) -> None:
     planned = subprocess.run([*command, "plan", "workflow.json", "--json", "--force"], check=True, **given)
     planning = time.perf_counter() - started
     estimates = {step["name"]: step["estimate"] for step in json.loads(planned.stdout)["steps"]}
-    before, watch = _bytes(cache), DiskWatch(cache)
+    before = _bytes(cache)
+    running = subprocess.Popen(
+        [*command, "run", "workflow.json", "--json", "--force"],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    watch = Watch(cache, running.pid)
     watch.start()
-    ran = subprocess.run([*command, "run", "workflow.json", "--json", "--force"], check=False, **given)
+    said, _ = running.communicate()
     watch.over.set()
     watch.join()
-    if ran.returncode not in (0, 4):
-        print(f"| {shape} | {case} | failed: {ran.stdout.splitlines()[-1][:300]}", flush=True)
+    if running.returncode not in (0, 4):
+        print(f"| {shape} | {case} | failed: {said.splitlines()[-1][:300]}", flush=True)
         return
-    disk = max(1, watch.peak - before)
-    for event in map(json.loads, ran.stdout.splitlines()):
-        if event["event"] != "step-done":
-            continue
+    disk = max(1, watch.disk - before)
+    done = [event for event in map(json.loads, said.splitlines()) if event["event"] == "step-done"]
+    for event in done:
+        if len(done) == 1:
+            event["peak_memory"] = max(event["peak_memory"], watch.memory)  # with its children
         made = cache / "artifacts" / event["digest"][:2] / event["digest"] / "files"
         size = sum(file.stat().st_size for file in made.rglob("*") if file.is_file())
         estimate = estimates[event["step"]]

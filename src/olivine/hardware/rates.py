@@ -57,6 +57,13 @@ def kept_rates(cache_dir: Path, machine: Machine) -> Rates | None:
         return None  # it is measured again
 
 
+def best_of(first: Rates, second: Rates | None) -> Rates:
+    """Return the better of each rate."""
+    if second is None:
+        return first
+    return Rates(**{each.name: max(getattr(first, each.name), getattr(second, each.name)) for each in fields(Rates)})
+
+
 def keep_rates(file: Path, machine: Machine, rates: Rates) -> None:
     """Keep what was measured on this machine in :func:`rates_file`.
 
