@@ -12,7 +12,7 @@ from olivine.planning.fit import cache_shape, whole
 
 CHECKPOINT_LIBRARIES = 420 * MIB
 """Resident bytes of a worker that has imported torch and transformers."""
-RUNTIME_LIBRARIES = 210 * MIB
+RUNTIME_LIBRARIES = 150 * MIB
 """The same of ONNX Runtime GenAI."""
 WITHOUT_MODEL = 90 * MIB
 """The same where no model is loaded."""
@@ -69,8 +69,8 @@ def estimate_evaluation(
     return Estimate({**load, "measuring": measuring}, effort=effort)
 
 
-LOADED = 200
-"""Per cent of the weights of a graph that are resident: those of its file, and the order that the kernels want."""
+LOADED = 132
+"""Per cent of the weights of a graph that are resident: some of its file, and the order that the kernels want."""
 
 
 def _effort(facts: ModelFacts, work: Sequence[Workload], held: int, width: int, *, on_gpu: bool) -> Effort:
