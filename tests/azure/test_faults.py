@@ -19,7 +19,8 @@ def bench(running_cloud: Cloud, tmp_path_factory: pytest.TempPathFactory) -> Ben
     "name",
     [
         "reset, early end and flipped byte in one model",
-        "signature that expires while a model streams",
+        "client killed while the result is fetched",
+        "job without output",
     ],
 )
 def test_what_goes_wrong_costs_time_and_nothing_else(bench: Bench, name: str) -> None:

@@ -56,4 +56,6 @@ class Hub:
 
 
 def _oid(file: Path) -> str:
-    return hashlib.sha1(file.read_bytes()).hexdigest()
+    """Return what git calls a file's content by."""
+    content = file.read_bytes()
+    return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()

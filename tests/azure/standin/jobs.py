@@ -7,6 +7,7 @@ import shlex
 import socket
 import threading
 import traceback
+import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,7 @@ class Job:
         sent: the properties that the client sent.
         environment: what its processes were started with.
         starts: how often it was executed; more than once is a defect of the stand-in.
+        uploaded: account, container and name of each blob of its outputs.
     """
 
     workspace: Workspace
@@ -62,6 +64,7 @@ class Job:
     output_assets: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     logs: list[str] = field(default_factory=list)
+    uploaded: list[tuple[str, str, str]] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     processes: Processes | None = None
@@ -101,11 +104,13 @@ class Jobs:
         return self._jobs.get((workspace.name, name))
 
     def forget(self) -> None:
-        """End and forget all jobs, so that their names are free."""
+        """End and forget all jobs with what they have left, so that their names are free."""
         for job in self.all():
             job.cancelled.set()
         for job in self.all():
             job.ended.wait(60)
+            for account, container, name in job.uploaded:
+                self.cloud.storage.container(account, container).delete_blob(name)
         with self._lock:
             self._jobs.clear()
             self.submissions.clear()
@@ -215,7 +220,7 @@ class Jobs:
     def _execute(self, job: Job) -> None:
         sent = job.sent
         compute = job.workspace.computes[sent["computeId"].rpartition("/computes/")[2]]
-        folder = self.folder / job.workspace.name / job.name
+        folder = self.folder / job.workspace.name / f"{job.name}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True)
         job.become("Preparing")
         self._check_environment(sent["environmentId"])
@@ -349,7 +354,8 @@ class Jobs:
         if store is None:
             raise JobFailed("UserError", f"output {key}: there is no datastore {where['datastore']}")
         if key not in self.drop_outputs:
-            self.cloud.storage.upload(workspace.account, store.container, where["path"], output)
+            names = self.cloud.storage.upload(workspace.account, store.container, where["path"], output)
+            job.uploaded += [(workspace.account, store.container, name) for name in names]
         asset = f"azureml://locations/loopback/workspaces/{job.workspace.name}/data/azureml_{job.name}_{key}/versions/1"
         job.output_assets[key] = asset
         self.outputs[asset] = workspace.uri(where["datastore"], where["path"])
