@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -176,6 +177,14 @@ class Sampled(Asker):
         }
 
 
+def _good(count: int) -> int:
+    """Return how many of ``count`` points TPE takes for good ones (Bergstra et al., 2011): a quarter, at most 25.
+
+    Optuna takes a tenth, which is a single point in searches as short as those of models are.
+    """
+    return min(math.ceil(count / 4), 25)
+
+
 def _sampler(strategy: SearchStrategy, space: Space) -> optuna.samplers.BaseSampler:
     import warnings
 
@@ -194,5 +203,6 @@ def _sampler(strategy: SearchStrategy, space: Space) -> optuna.samplers.BaseSamp
             multivariate=strategy.multivariate,
             group=strategy.group and strategy.multivariate and conditional,
             n_startup_trials=max(4, min(10, budget // 4)),
+            gamma=_good,
             warn_independent_sampling=False,
         )
