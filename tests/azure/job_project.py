@@ -62,6 +62,15 @@ def workflow(cloud: Cloud, model: str, data: str, **system: Any) -> dict[str, An
     }
 
 
+def measuring(cloud: Cloud, model: str, **system: Any) -> dict[str, Any]:
+    """Measure the size of a model in a job: the least that a job can do."""
+    config = workflow(cloud, model, "", **system)
+    del config["passes"], config["data_configs"]
+    config["evaluators"] = {"size": {"metrics": [{"type": "size"}]}}
+    config["engine"]["evaluator"] = "size"
+    return config
+
+
 CONDA = {"name": "mine", "channels": ["conda-forge"], "dependencies": ["python=3.11", "pip", {"pip": ["scipy"]}]}
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from job_project import JobProject, rows, workflow
+from job_project import JobProject, measuring, rows, workflow
 from standin.cloud import Cloud
+
+VERSIONS = itertools.count(1)
 
 
 @pytest.fixture
@@ -19,9 +22,10 @@ def project(cloud: Cloud, tmp_path: Path) -> JobProject:
 
 @pytest.fixture
 def model(cloud: Cloud, pico_model: Path) -> str:
-    """The address of a pico model in the registry."""
-    cloud.add_model("olivine-models", "pico", "3", pico_model, "custom_model", registry=True)
-    return "azureml://registries/olivine-models/models/pico/versions/3"
+    """The address of a pico model in the registry, of a version of its own: jobs are named for what they read."""
+    version = str(next(VERSIONS))
+    cloud.add_model("olivine-models", "pico", version, pico_model, "custom_model", registry=True)
+    return f"azureml://registries/olivine-models/models/pico/versions/{version}"
 
 
 def test_a_workflow_runs_as_one_job_and_its_results_come_home(project: JobProject, model: str, cloud: Cloud) -> None:
@@ -46,7 +50,7 @@ def test_a_workflow_runs_as_one_job_and_its_results_come_home(project: JobProjec
 def test_a_client_that_was_killed_comes_back_to_its_job_and_nothing_is_paid_twice(
     project: JobProject, model: str, cloud: Cloud
 ) -> None:
-    project.write(workflow(cloud, model, cloud.put_data("one", "training", "phrases/train.jsonl", rows())))
+    project.write(measuring(cloud, model))
     # The service has taken the job, and the client dies before it is told so.
     cloud.faults.arm("call", "arm PUT .*/jobs/olivine-", action=lambda: project.kill(), late=True)
     first = project.start("run", "workflow.json")
@@ -62,22 +66,26 @@ def test_a_step_that_fails_says_so_and_what_was_done_before_it_is_kept(
     project: JobProject, model: str, cloud: Cloud
 ) -> None:
     config = workflow(cloud, model, cloud.put_data("one", "training", "phrases/train.jsonl", rows()))
-    config["passes"]["builder"]["int4_block_size"] = 16
-    config["passes"]["lora"]["target_modules"] = ["o_proj", "no_such_projection"]
+    config["evaluators"] = {"size": {"metrics": [{"type": "size"}]}}
+    config["engine"]["evaluator"] = "size"
+    config["passes"]["lora"]["target_modules"] = ["no_such_projection"]
     project.write(config)
     done = project.olivine("run", "workflow.json")
     said = " ".join(done.stderr.split())
-    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.returncode == 2, done.stdout + done.stderr
     assert "no_such_projection" in said
     assert "Traceback" not in said
-    assert "it ran in the job olivine-" in said
+    assert "t ran in the job olivine-" in said
+    assert [each.status for each in project.jobs()] == ["Failed"]
+    again = project.olivine("run", "workflow.json")
+    assert "evaluate input model: in the cache" in again.stdout, again.stdout + again.stderr
+    assert len(project.jobs()) == 2
 
 
-def test_a_job_that_is_stopped_says_why_and_another_attempt_has_another_name(
+def test_a_job_without_a_result_is_said_to_be_one_and_another_attempt_has_another_name(
     project: JobProject, model: str, cloud: Cloud
 ) -> None:
-    config = workflow(cloud, model, cloud.put_data("one", "training", "phrases/train.jsonl", rows()))
-    project.write(config)
+    project.write(measuring(cloud, model))
     cloud.jobs.drop_outputs.add("results")
     done = project.olivine("run", "workflow.json")
     assert done.returncode == 1, done.stdout + done.stderr
@@ -174,8 +182,9 @@ def test_several_processes_train_one_adapter(project: JobProject, model: str, cl
 
 
 def test_a_job_is_registered_as_a_model_without_an_upload(project: JobProject, model: str, cloud: Cloud) -> None:
-    config = workflow(cloud, model, cloud.put_data("one", "training", "phrases/train.jsonl", rows()))
-    config["passes"] = {"builder": config["passes"]["builder"]}
+    config = workflow(cloud, model, "")
+    del config["data_configs"]
+    config["passes"] = {"quantised": {"type": "Quantize", "bits": 4}}
     config["engine"]["packaging_config"] = [
         {"type": "AzureMLModels", "name": "tone", "description": "tells the tone"},
         {"type": "AzureMLData", "name": "tone-files"},
@@ -212,7 +221,7 @@ def test_ctrl_c_leaves_the_job_and_says_how_to_come_back_and_how_to_end_it(
     import signal
     import time
 
-    project.write(workflow(cloud, model, cloud.put_data("one", "training", "phrases/train.jsonl", rows())))
+    project.write(measuring(cloud, model))
     process = project.start("run", "workflow.json")
     until = time.monotonic() + 300
     while time.monotonic() < until and not any(each.status == "Running" for each in project.jobs()):

@@ -105,6 +105,7 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
                 "consumes": str(step.consumes),
                 "produces": str(step.produces),
                 "device": step.host.device,
+                "system": step.system or None,
                 "target": step.target.execution_provider,
                 "params": step.step.params,
                 "libraries": step.step.libraries,
@@ -132,7 +133,7 @@ def _lines(plan: Plan) -> list[str]:
     width = max(len(step.name) for step in plan.steps)
     durations = _durations(plan)
     for number, step in enumerate(plan.steps, 1):
-        state = "in the cache" if step.cached else f"runs on {step.host.device}"
+        state = "in the cache" if step.cached else f"runs on {step.place}"
         kind = step.step.type if step.step.kind == "pass" else "measure"
         lines.append(f"{number}. {step.name:<{width}}  {kind}: {step.consumes} -> {step.produces}  [{state}]")
         lines += [f"     {line}" for line in _details(step, durations)]

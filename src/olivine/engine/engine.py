@@ -210,7 +210,7 @@ class Run:
 
     def begin(self, planned: PlannedStep) -> None:
         """Tell that a Step begins."""
-        self.emit("step-started", planned.name, type=planned.step.type, device=planned.host.device)
+        self.emit("step-started", planned.name, type=planned.step.type, device=planned.place)
         for note in planned.notes:
             self.emit("note", planned.name, text=note)
 
@@ -291,7 +291,9 @@ class Run:
             try:
                 self.runner(first.system).run_together(requests, report, deliver)
             except StepError as error:
-                self.emit("step-failed", self.current, reason=str(error), log=str(self.log))
+                failed = next((each for each in waiting if each.name == self.current), first)
+                error.placed(failed.where)
+                self.emit("step-failed", failed.name, reason=str(error), log=str(self.log))
                 raise
 
     def following(self, first: PlannedStep) -> list[PlannedStep]:

@@ -114,6 +114,11 @@ class PlannedStep:
     estimate: Estimate | None = None
 
     @property
+    def place(self) -> str:
+        """Where it runs, in words."""
+        return f"{self.system} ({self.host.device})" if self.system else self.host.device
+
+    @property
     def digest(self) -> str:
         """The key of its result in the Store."""
         return self.step.digest

@@ -119,7 +119,10 @@ def _look(plan: Plan, name: str, system: System, steps: Sequence[PlannedStep]) -
 
 def _check_instance_type(system: System, compute: Any, kind: str) -> None:
     asked = (system.resources or {}).get("instance_type")
-    known = getattr(getattr(compute, "properties", None), "instance_types", None)
+    given = getattr(compute, "properties", None)
+    given = given if isinstance(given, dict) else {}
+    given = given.get("properties") or given
+    known = given.get("instance_types") or given.get("instanceTypes")
     if kind.lower() == "kubernetes" and asked and isinstance(known, dict) and asked not in known:
         raise PlanError(
             f"the cluster {system.aml_compute} has no instance type {asked!r}",

@@ -25,6 +25,8 @@ ENDED = frozenset({"Completed", "Failed", "Canceled"})
 FIRST_POLL_S, LONGEST_POLL_S = 1.0, 10.0
 PATIENCE_S = 1800.0
 """Seconds that the service may be out of reach while a job runs, which goes on meanwhile."""
+REFUSED_S = 60.0
+"""Seconds for which it may say that it does not know who asks: a token runs out, and there is another one."""
 KEPT = 20
 """Last lines of a log that a failure shows."""
 
@@ -108,8 +110,12 @@ class Following:
                 failing_since = None
             except UnavailableError as error:
                 failing_since = failing_since or time.monotonic()
-                if time.monotonic() - failing_since > PATIENCE_S:
+                refused = _is_refusal(error)
+                if time.monotonic() - failing_since > (REFUSED_S if refused else PATIENCE_S):
                     raise
+                if refused:
+                    # With its credential goes the token that it has kept, which is good for nothing now.
+                    self.workspace = Workspace(self.workspace.settings, self.workspace.scope)
                 self.write(f"olivine: the job's state cannot be asked for: {error}")
                 found = None
             ended = found in ENDED
@@ -156,6 +162,13 @@ class Following:
                 pass  # cut off, or not ours: it is shown as it is
         log.last.append(line)
         self.write(line)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Return whether an error is the service's not knowing who asks."""
+    from azure.core.exceptions import ClientAuthenticationError
+
+    return isinstance(error.__cause__, ClientAuthenticationError)
 
 
 def state_of(workspace: Workspace, name: str) -> str | None:

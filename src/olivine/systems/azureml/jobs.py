@@ -12,11 +12,12 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olivine.config.schema import AzureMLClient, HubToken, System
-from olivine.errors import ConfigError, Location, OlivineError, Problem, StepError, UnavailableError
+from olivine.errors import ConfigError, Location, OlivineError, StepError, UnavailableError
 from olivine.planning.away import processes_of
 from olivine.redaction import redact
 from olivine.storage.workspace import Workspace
@@ -280,7 +281,11 @@ class AzureMLRunner(Runner):
             raise self.without_result(record, request, ended)
         if "failure" in answer:
             failed = Failure(**answer["failure"]).unpack()
-            failed.problems = (*failed.problems, Problem(f"it ran in the job {record.name}", why=self.last_lines()))
+            # The whole of the job's log is in the run's; the reason says more than its end, which is a traceback.
+            first, *others = failed.problems
+            why = f"{first.why}; it ran" if first.why else "it ran"
+            first = replace(first, why=f"{why} in the job {record.name} on {record.compute}")
+            failed.problems = (first, *others)
             failed.args = ("\n".join(str(problem) for problem in failed.problems),)
             raise failed
         files = answer["files"]
