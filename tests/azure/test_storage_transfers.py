@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from standin.cloud import Cloud
+from standin.cloud import VAULT, Cloud
 
 from olivine.config.schema import AzureMLClient
 from olivine.errors import DataError, PlanError, UnavailableError
@@ -47,7 +47,7 @@ def client(cloud: Cloud, workspace: str = "one", **keys: Any) -> AzureMLClient:
 
 def hurried() -> Patience:
     """Return patience whose waiting is short."""
-    return Patience(120.0, sleep=lambda seconds: time.sleep(min(seconds, 0.2)))
+    return Patience(600.0, sleep=lambda seconds: time.sleep(min(seconds, 0.2)))
 
 
 def fetcher(cloud: Cloud, store: Store, **keys: Any) -> Fetcher:
@@ -344,3 +344,13 @@ def test_memory_does_not_grow_with_the_blob_and_a_killed_fetch_goes_on(
     assert grown_kb < 40_000
     asked = [each for each in signed_in.seen("blob")[seen:] if "blob GET" in each and "measured/it" in each]
     assert len(asked) <= (size - here) / (4 << 20) + 2
+
+
+def test_a_secret_of_a_key_vault_is_read_and_from_then_on_hidden(signed_in: Cloud) -> None:
+    signed_in.vault.secrets[VAULT]["storage-secret"] = "the-value-of-a-secret"
+    workspace = Origins(client(signed_in)).workspace()
+    address = signed_in.vault.address(VAULT)
+    assert workspace.secret(address, "storage-secret") == "the-value-of-a-secret"
+    assert "the-value" not in redact("it is the-value-of-a-secret")
+    with pytest.raises(PlanError, match="reading the secret absent"):
+        workspace.secret(address, "absent")
