@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -48,7 +50,12 @@ class ControlPlane:
             self.cloud.tokens.claims(request.headers.get("authorization"), (self.base, "https://management.azure.com"))
         except Refused as refused:
             self.unauthorized += 1
-            headers = {"WWW-Authenticate": f'Bearer authorization_uri="{self.base}/", error="invalid_token"'}
+            # As the service does when a token is taken back: a client may ask for one with these claims.
+            claims = base64.b64encode(json.dumps({"access_token": {"nbf": {"essential": True, "value": "0"}}}).encode())
+            headers = {
+                "WWW-Authenticate": f'Bearer authorization_uri="{self.base}/", error="insufficient_claims", '
+                f'claims="{claims.decode()}"'
+            }
             return error(401, "ExpiredAuthenticationToken", str(refused), **headers)
         plane, rest = _plane(path)
         if len(rest) >= 6 and rest[4:6] == ("providers", "Microsoft.KeyVault"):
