@@ -46,7 +46,7 @@ def phi3_mini() -> PlanContext:
 def test_streaming_a_large_model_takes_a_fraction_of_loading_it() -> None:
     streamed = ModelBuilder.estimate(ModelBuilderParams(precision="int4"), phi3_mini(), {})
     loaded = ModelBuilder.estimate(ModelBuilderParams(precision="int4", int4_algo_config="rtn"), phi3_mini(), {})
-    assert 1 * GB < streamed.memory < 2.6 * GB
+    assert 0.8 * GB < streamed.memory < 1.5 * GB
     assert 15 * GB < loaded.memory < 30 * GB
     assert 2.0 * GB < streamed.output < 2.6 * GB
     assert [text for text, _ in loaded.lighter] == ["int4_algo_config: search"]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MIB = 2**20
 LIBRARIES = 440 * MIB
 """Resident bytes of a worker that has imported torch, transformers and peft, and holds a model of no size."""
-BUILDER = 640 * MIB
+BUILDER = 590 * MIB
 """The same with the model builder, onnx, numba and ONNX Runtime."""
 LARGEST_SHARD = 5_000_000_000
 """Bytes of a weight file that stay resident while it is read; checkpoints are cut into files no larger than this."""
@@ -91,13 +91,13 @@ class DataSize:
         return self.rows * self.tokens_per_row
 
 
-TRIAL = 460 * MIB
+TRIAL = 250 * MIB
 """Resident bytes of a worker that tries what it has built, without the model."""
 TRIED = 512 * MIB
 """Bytes of layers that are tried of a model of twice that and more; see :mod:`olivine.passes.convert.trial`."""
 
 
-TILE = 28 * MIB
+TILE = 12 * MIB
 """Bytes that a thread holds while it rounds a tile of a million weights."""
 ROUNDING = 160.0
 """Bytes that would be copied in the time in which one core searches the scale of one weight."""
