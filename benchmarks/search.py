@@ -116,6 +116,11 @@ def work_of(found: dict[str, Any]) -> tuple[int, int]:
     return len(steps) - evaluations, evaluations
 
 
+def choices(values: list[Any]) -> dict[str, Any]:
+    """Return choices as alternatives of a pass in Olive 0.13 take them: lists are refused there."""
+    return {"olive_parameter_type": "SearchParameter", "type": "Categorical", "support": values}
+
+
 def olive_workflow(folder: Path, config: dict[str, Any], size: int, strategy: dict[str, Any]) -> dict[str, Any]:
     """Return the same search for Olive 0.13."""
     data = [
@@ -129,19 +134,20 @@ def olive_workflow(folder: Path, config: dict[str, Any], size: int, strategy: di
         for each in config["data_configs"]
     ]  # fmt: skip
     lora, quantize = config["passes"]["lora"], config["passes"]["quantize"]
-    widths = {"bits": quantize["bits"], "group_size": quantize["group_size"]}
+    widths = {"bits": choices(quantize["bits"]), "group_size": choices(quantize["group_size"])}
     ranked = {"name": "perplexity", "priority": 1, "higher_is_better": False, "metric_config": {}}
     return {
         "input_model": {"type": "HfModel", "model_path": config["input_model"]["model_path"]},
         "data_configs": data,
         "passes": {
-            "lora": {**lora, "torch_dtype": "float32",
+            "lora": {**lora, "r": choices(lora["r"]), "torch_dtype": "float32",
                      "training_args": {**lora["training_args"], "optim": "adamw_torch"}},
             "merge": {"type": "MergeAdapterWeights"},
             "quantize": [{"type": "Rtn", **widths, "lm_head": True}, {"type": "KQuant", **widths, "lm_head": True}],
         },
         "evaluators": {
             "tone": {
+                "type": "PyTorchEvaluator",
                 "metrics": [
                     {"name": "tone", "type": "accuracy", "backend": "torch_metrics", "data_config": "eval",
                      "sub_types": [ranked]},
@@ -174,13 +180,14 @@ def olive_search(olive: Path, folder: Path, workflow: dict[str, Any]) -> tuple[s
 def show_olive(olive: Path, folder: Path, config: dict[str, Any], size: int, budget: int, seeds: int) -> None:
     """Search with Olive, and print a row for each seed."""
     folder.mkdir(parents=True, exist_ok=True)
-    print("\n| Olive, seed | passes run | evaluations run | seconds |")
-    print("|---" * 4 + "|")
+    print("\n| Olive, seed | points | failed | evaluations in its cache | seconds |")
+    print("|---" * 5 + "|")
     for seed in range(seeds):
         strategy = {"sampler": "tpe", "max_samples": budget, "seed": seed}
         said, seconds = olive_search(olive, folder, olive_workflow(folder, config, size, strategy))
-        passes, evaluations = said.count("] Running pass "), said.count("] Evaluating model")
-        print(f"| {seed} | {passes} | {evaluations} | {seconds:.0f} |", flush=True)
+        points, failed = said.count(" with search point "), said.count(" ... FAILED.")
+        evaluations = len(list((folder / "cache").glob("*/evaluations/*.json")))
+        print(f"| {seed} | {points} | {failed} | {evaluations} | {seconds:.0f} |", flush=True)
 
 
 def main() -> int:
