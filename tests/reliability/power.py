@@ -1,7 +1,8 @@
 """What would be lost if the power went: the order of writes, syncs and renames of a run, as strace sees it.
 
 The rule: when a name becomes visible by a rename, everything that it names has been synced since it was last written,
-folders included; and the folder that it appears in is synced after that.
+folders included; and the folder that it appears in is synced after that. The mark of when an artifact was last used may
+be lost.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pathlib import Path
 
 from small_example import LONGEST_S, Example
 
+from olivine.store.artifact import USED
+
 CALLS = (
     "openat,creat,write,pwrite64,writev,pwritev,ftruncate,truncate,copy_file_range,sendfile,fallocate,"
     "fsync,fdatasync,sync_file_range,rename,renameat,renameat2,link,linkat,mkdir,mkdirat,unlink,unlinkat"
@@ -24,6 +27,7 @@ _QUOTED = r'"((?:[^"\\]|\\.)*)"'
 _ON_FILE = re.compile(r"(\w+)\(\d+<([^>]*)>")
 _RENAME = re.compile(rf"rename(?:at2?)?\((?:AT_FDCWD(?:<[^>]*>)?, )?{_QUOTED}, (?:AT_FDCWD(?:<[^>]*>)?, )?{_QUOTED}")
 _OPEN = re.compile(rf"openat\(AT_FDCWD(?:<[^>]*>)?, {_QUOTED}, ([A-Z_|]+)")
+_UNLINK = re.compile(rf"unlink(?:at)?\((?:AT_FDCWD(?:<[^>]*>)?, )?{_QUOTED}")
 _WRITES = frozenset({"write", "pwrite64", "writev", "pwritev", "ftruncate", "copy_file_range", "sendfile", "fallocate"})
 
 
@@ -83,7 +87,11 @@ def check(lines: Iterable[str], folder: Path) -> Counter[str]:
             source, target = (_absolute(each, root) for each in renamed.groups())
             if not target.startswith(root + os.sep):
                 continue
-            inside = [each for each in unsynced | fresh if each == source or each.startswith(source + os.sep)]
+            inside = [
+                each
+                for each in unsynced | fresh
+                if (each == source or each.startswith(source + os.sep)) and os.path.basename(each) != USED
+            ]
             if is_durable(target, Path(root)):
                 seen["renames of artifacts, checkpoints and outputs"] += 1
                 for each in inside:
@@ -99,7 +107,9 @@ def check(lines: Iterable[str], folder: Path) -> Counter[str]:
             if path.startswith(root + os.sep) and ("O_CREAT" in flags or "O_TRUNC" in flags):
                 unsynced.add(path)
                 fresh.add(os.path.dirname(path))
-        elif (on_file := _ON_FILE.search(call)) is not None and on_file[2].startswith(root + os.sep):
+        elif (removed := _UNLINK.search(call)) is not None:
+            unsynced.discard(_absolute(removed[1], root))
+        elif (on_file := _ON_FILE.search(call)) is not None and (on_file[2] + os.sep).startswith(root + os.sep):
             name, path = on_file[1], on_file[2].removesuffix(" (deleted)")
             if name in _WRITES:
                 unsynced.add(path)

@@ -186,12 +186,38 @@ class LocalRunner(Runner):
 
 
 def _write_log(said: IO[str], log: Path | TextIO) -> None:
-    """Write what a worker says to ``log`` until it ends; this process outlives the worker's crash."""
-    if isinstance(log, Path):
-        with open(log, "a", encoding="utf-8") as file:
-            _write_log(said, file)
-        return
-    with said:
+    """Write what a worker says to ``log`` until it ends; this process outlives the worker's crash.
+
+    On a full disk lines are lost, and it reads on: a worker whose output nobody takes would stand still, and what is
+    wrong with the disk is said by the Step.
+    """
+    with said, contextlib.ExitStack() as opened:
+        try:
+            file = opened.enter_context(_Lines(log)) if isinstance(log, Path) else log
+        except OSError:
+            file = None
         for line in said:
-            log.write(redact(line))
-            log.flush()
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.write(redact(line))
+                    file.flush()
+
+
+class _Lines:
+    """A file that lines are added to, unbuffered: what a full disk did not take is not tried again."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 (closed on leaving)
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, text: str) -> int:
+        """Write ``text`` at once."""
+        return self._file.write(text.encode("utf-8", "replace")) or 0
+
+    def flush(self) -> None:
+        """Do nothing: nothing is held back."""
