@@ -267,9 +267,27 @@ SCENARIOS["429 when the job is submitted, 4 times"] = _in_job(
     {"kind": "status", "match": "arm PUT .*/jobs/", "times": 4, "status": 429, "retry_after": "1"}
 )
 SCENARIOS["answer to the submission lost"] = _in_job({"kind": "lose", "match": "arm PUT .*/jobs/"})
-SCENARIOS["503 from the service while the job is followed, 10 times"] = _in_job(
+SCENARIOS["503 from the service before the job is submitted, 10 times"] = _in_job(
     {"kind": "status", "match": "arm GET .*/jobs/olivine-", "times": 10}
 )
+
+
+@scenario("503 from the service while the job is followed, 10 times")
+def _storm_while_following(bench: Bench) -> Outcome:
+    outcome = Outcome()
+    project = bench.project("aml")
+    storm: list[Fault] = []
+
+    def begin() -> None:
+        storm.append(bench.cloud.faults.arm("status", "arm GET .*/jobs/olivine-", times=10))
+
+    bench.cloud.faults.arm("call", "arm PUT .*/jobs/", action=begin, late=True)
+    done = project.olivine("run", "workflow.json")
+    outcome.struck = sum(each.fired for each in storm)
+    bench.good(outcome, project, done, 1)
+    return outcome
+
+
 SCENARIOS["connection reset in the middle of a result, 4 times"] = _in_job(
     {"kind": "reset", "match": RESULT_BLOB, "times": 4, "after": 300_000}
 )
