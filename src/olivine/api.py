@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from olivine.engine.engine import run_plan
 from olivine.engine.result import Result
 from olivine.events import Event
-from olivine.planning.plan import Plan, make_plan
+from olivine.planning.making import make_plan
+from olivine.planning.plan import Plan
 from olivine.planning.resources import check_resources
 from olivine.store import Store
 
@@ -123,7 +124,7 @@ def prepare(
         refresh: ask whether what was fetched from elsewhere has changed there.
         fetch_models: fetch also models that are elsewhere, and not only data.
         tell: receives a sentence now and then while something is fetched.
-        read_weights: see :func:`olivine.planning.plan.make_plan`; a plan that is to be run needs it.
+        read_weights: see :func:`olivine.planning.making.make_plan`; a plan that is to be run needs it.
         online: whether the workspaces of AzureML systems may be asked for what their Steps name. The other arguments
             are those of :func:`plan`.
     """

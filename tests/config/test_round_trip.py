@@ -16,7 +16,7 @@ from olivine.config import load
 from olivine.config.availability import unavailable
 from olivine.config.writing import upgraded
 from olivine.errors import ConfigError, UnavailableError
-from olivine.planning.plan import make_plan
+from olivine.planning.making import make_plan
 from olivine.store import Store
 
 

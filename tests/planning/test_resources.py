@@ -201,7 +201,7 @@ def test_merging_holds_one_tensor_whatever_the_file(tmp_path: Path) -> None:
 
 
 def test_large_weights_are_left_for_the_run_to_read(workflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("olivine.planning.plan.READ_AT_ONCE", 1000)
+    monkeypatch.setattr("olivine.planning.ground.READ_AT_ONCE", 1000)
     looked, _ = prepare(workflow, read_weights=False)
     assert looked.unread > 1000
     assert any("have not been read yet" in note for note in looked.notes)

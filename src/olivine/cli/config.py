@@ -132,7 +132,7 @@ def report_on(file: str, overrides: list[str], dialect: str | None, *, plan: boo
 def _add_plan(report: dict[str, Any], loaded: Loaded) -> None:
     """Add what only the plan can find: missing files and columns, passes that do not chain, missing packages."""
     from olivine.errors import EXIT_INVALID, EXIT_UNAVAILABLE, OlivineError, UnavailableError
-    from olivine.planning.plan import make_plan
+    from olivine.planning.making import make_plan
     from olivine.store import Store
 
     report["plan"] = {"steps": [], "notes": [], "problems": []}

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from olivine.config.schema import SearchStrategy
 from olivine.errors import ConfigError, OlivineError, Problem
-from olivine.planning.plan import Plan, PlannedStep, make_plan
+from olivine.planning.making import make_plan
+from olivine.planning.plan import Plan, PlannedStep
 from olivine.search.pareto import objectives_of
 from olivine.search.space import Space, is_searched, space_of
 
@@ -62,7 +63,7 @@ def plan_search(
 ) -> Plan:
     """Return the plan of the first candidate that can be planned, with the search in it.
 
-    The arguments are those of :func:`olivine.planning.plan.make_plan`.
+    The arguments are those of :func:`olivine.planning.making.make_plan`.
 
     Raises:
         ConfigError: the search has nothing to go by, or a choice that is none.

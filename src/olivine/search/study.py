@@ -22,7 +22,8 @@ from olivine.errors import EXIT_INTERRUPTED, OlivineError, Problem, StepError
 from olivine.evaluate import registry
 from olivine.evaluate.goals import Wanted, goals_of, number_in
 from olivine.events import Event, EventSink
-from olivine.planning.plan import Plan, make_plan
+from olivine.planning.making import make_plan
+from olivine.planning.plan import Plan
 from olivine.search.asking import Asker, asker
 from olivine.search.candidate import carry_out
 from olivine.search.outcome import best_of, outcome, put_out
