@@ -22,6 +22,7 @@ from olivine.passes.convert.model_builder import (
     VALID,
     ModelBuilder,
     ModelBuilderParams,
+    _forget_loading,
     builder_arguments,
 )
 
@@ -353,3 +354,10 @@ def test_kinds_of_nodes_that_a_built_model_does_not_have_are_left_out_and_named(
 def test_quantising_no_node_at_all_is_refused() -> None:
     params = ModelBuilderParams(precision="int4", int4_op_types_to_quantize=["Nothing"])
     assert any("nothing is quantised" in problem.what for problem in ModelBuilder.check(params, context(PHI3)))
+
+
+def test_nothing_is_kept_of_how_the_tokenizer_was_loaded(tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text('{"is_local": true, "local_files_only": true, "eos_token": "<|ende|>", "name": "ä"}')
+    _forget_loading(file)
+    assert json.loads(file.read_text(encoding="utf-8")) == {"eos_token": "<|ende|>", "name": "ä"}

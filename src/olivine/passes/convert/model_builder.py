@@ -312,6 +312,7 @@ class ModelBuilder(Pass[ModelBuilderParams]):
             metrics, attributes, trial = _build_streamed(params, context, provider, checkpoint)
         _merge_search(context.output / "genai_config.json", params.search)
         _keep_chat_template(context.inputs["model"], context.output)
+        _forget_loading(context.output / "tokenizer_config.json")
         tried = _try(params, context, trial)
         shutil.rmtree(context.checkpoint / "skeleton", ignore_errors=True)
         size = sum(file.stat().st_size for file in context.output.rglob("*") if file.is_file())
@@ -786,6 +787,16 @@ def _keep_chat_template(source: Path, output: Path) -> None:
     template = source / "chat_template.jinja"
     if template.is_file() and not (output / template.name).exists():
         shutil.copyfile(template, output / template.name)
+
+
+def _forget_loading(file: Path) -> None:
+    """Drop what transformers notes of how the tokenizer was loaded: the model would differ with the hub on or off."""
+    if not file.is_file():
+        return
+    config = json.loads(file.read_text(encoding="utf-8"))
+    kept = {key: value for key, value in config.items() if key not in ("is_local", "local_files_only")}
+    if kept != config:
+        file.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _try(params: ModelBuilderParams, context: RunContext, folder: Path) -> bool:
