@@ -97,7 +97,7 @@ def metric(**keys: Any) -> dict[str, Any]:
 
 def test_a_metric_that_is_only_known_is_kept_and_named() -> None:
     goal = {"type": "percent-min-improvement", "value": 20}
-    sections = metric(type="torch_metrics", sub_types=[{"name": "avg", "priority": 1, "goal": goal}])
+    sections = metric(type="huggingface_metrics", sub_types=[{"name": "avg", "priority": 1, "goal": goal}])
     assert found(**sections) == {"evaluators.e.metrics.0": "metric"}
     values = load(BASE | sections).workflow.evaluators["e"].metrics[0].sub_types
     assert values is not None

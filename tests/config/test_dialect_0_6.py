@@ -235,7 +235,7 @@ def test_inputs_are_found_beside_the_file_then_in_the_working_directory(folder: 
 def test_what_is_not_available_yet_is_said_and_not_skipped(folder: Path) -> None:
     for path, value in (
         (("engine", "packaging_config"), {"type": "Zipfile"}),
-        (("systems", "local_system", "type"), "AzureML"),
+        (("systems", "local_system", "type"), "Docker"),
     ):
         found = unavailable(loaded(folder, changed(*path, value)).workflow)
         assert any(str(path[0]) in each.path for each in found), path

@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from built_models import PROMPT, genai_of, rows
 from finished_run import olivine as command
+from safetensors.numpy import save_file
 
 import olivine
 from olivine import recipes
@@ -88,6 +90,7 @@ def test_an_adapter_is_merged_into_the_checkpoint_that_it_names(folder: Path, pi
     adapter = folder / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(pico_model)}))
+    save_file({"lora_A.weight": np.zeros((2, 2), np.float32)}, adapter / "adapter_model.safetensors")
     workflow = recipes.optimize("adapter", measure=False)
     assert workflow["input_model"] == {"model_path": str(pico_model), "adapter_path": "adapter"}
     assert types(workflow) == ["MergeAdapterWeights", "ModelBuilder"]
