@@ -6,8 +6,7 @@ import pytest
 
 from olivine.errors import PlanError
 from olivine.redaction import redact
-from olivine.storage.addresses import AzureAddress, UrlAddress, called, is_address, parse, unsigned
-from olivine.storage.workspace import WorkspaceName
+from olivine.storage.addresses import AzureAddress, UrlAddress, WorkspaceName, called, is_address, parse, unsigned
 
 WORKSPACE = "subscriptions/s-1/resourcegroups/rg/workspaces/ws/"
 

@@ -12,8 +12,9 @@ import pytest
 from olivine.config.loading import load
 from olivine.config.schema import AzureMLClient
 from olivine.errors import ConfigError
+from olivine.storage.addresses import WorkspaceName
 from olivine.storage.credentials import authority, credential
-from olivine.storage.workspace import Workspace, WorkspaceName, scope_of, vault_url
+from olivine.storage.workspace import Workspace, scope_of, vault_url
 
 NAMES = {"subscription_id": "s-1", "resource_group": "rg", "workspace_name": "ws"}
 

@@ -34,13 +34,25 @@ def check_resources(plan: Plan, loaded: Loaded, *, force: bool) -> Plan:
     Raises:
         UnavailableError: memory or disk does not suffice here, or the model will not fit its target; with numbers.
     """
+    systems = plan.workflow.systems
+    waiting = [step for step in plan.steps if not step.cached and not (step.system and is_away(systems[step.system]))]
+    problems = _short_here(plan, waiting, loaded) if waiting else []
+    if plan.fit is not None:
+        problem = misfit(plan.fit, loaded.locate("engine.target"), _smaller(plan))
+        problems += [problem] if problem is not None else []
+    if problems and not force:
+        raise UnavailableError(problems)
+    return replace(plan, notes=(*plan.notes, *(str(problem) for problem in problems)))
+
+
+def _short_here(plan: Plan, steps: Sequence[PlannedStep], loaded: Loaded) -> list[Problem]:
+    """Return what this machine has not got for ``steps``."""
     from olivine.hardware.machine import this_machine
     from olivine.hardware.memory import free_memory_bytes
     from olivine.store.disk import free_bytes
 
-    systems = plan.workflow.systems
-    problems = shortages(
-        [step for step in plan.steps if not step.system or not is_away(systems[step.system])],
+    return shortages(
+        steps,
         this_machine(),
         free_memory=free_memory_bytes(),
         free_disk=free_bytes(plan.cache_dir),
@@ -49,12 +61,6 @@ def check_resources(plan: Plan, loaded: Loaded, *, force: bool) -> Plan:
         cache_where=loaded.locate("engine.cache_dir"),
         cache_dir=plan.cache_dir,
     )
-    if plan.fit is not None:
-        problem = misfit(plan.fit, loaded.locate("engine.target"), _smaller(plan))
-        problems += [problem] if problem is not None else []
-    if problems and not force:
-        raise UnavailableError(problems)
-    return replace(plan, notes=(*plan.notes, *(str(problem) for problem in problems)))
 
 
 def shortages(

@@ -10,7 +10,6 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 from olivine.errors import PlanError
 from olivine.redaction import remember
-from olivine.storage.workspace import WorkspaceName
 
 AZUREML = "azureml://"
 AZURE_STORAGE = ("abfs", "abfss", "az", "wasb", "wasbs")
@@ -41,6 +40,15 @@ _SIGNED_BY = {
 until when, and nothing of what is read. Without a signature the same names may mean anything."""
 _SECRET = re.compile(r"(.*[_-])?(token|secret|password|passwd|api_?key|access_?key)", re.IGNORECASE)
 """Parameters that hold a secret; they may also say what is read."""
+
+
+@dataclass(frozen=True)
+class WorkspaceName:
+    """The three names of a workspace."""
+
+    subscription_id: str
+    resource_group: str
+    name: str
 
 
 @dataclass(frozen=True)

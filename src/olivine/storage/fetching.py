@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +21,15 @@ from olivine.config.schema import AzureMLClient
 from olivine.config.sizes import size_in_words
 from olivine.errors import DataError, StoreError
 from olivine.storage.addresses import AzureAddress, parse
-from olivine.storage.opening import Origins
-from olivine.storage.remote import Entry, version_of
 from olivine.storage.selection import Selection, everything
-from olivine.storage.transfer import Patience, Received, download
 from olivine.store.artifact import Artifact
 from olivine.store.digests import digest_json
 from olivine.store.disk import bad_name, disk_errors, free_bytes, link_or_copy, replace_file
 
 if TYPE_CHECKING:
+    from olivine.storage.opening import Origins
+    from olivine.storage.remote import Entry
+    from olivine.storage.transfer import Patience, Received
     from olivine.store import Store
 
 FORMAT = "fetched"
@@ -95,8 +96,14 @@ class Fetcher:
     patience: Callable[[], Patience] | None = None
 
     def __post_init__(self) -> None:
-        self.origins = Origins(self.client)
         self._asked: dict[str, Fetched] = {}
+
+    @cached_property
+    def origins(self) -> Origins:
+        """What opens addresses; most runs need none, and start without it."""
+        from olivine.storage.opening import Origins
+
+        return Origins(self.client)
 
     def known(self, text: str, select: Selection = everything) -> Fetched | None:
         """Return what was fetched before of an address, without asking anybody; ``None`` if it has to be fetched."""
@@ -127,6 +134,8 @@ class Fetcher:
                 what should.
             StoreError: the Store cannot be written.
         """
+        from olivine.storage.remote import version_of
+
         key = self._key(text, select)
         if key in self._asked:
             return self._asked[key]
@@ -246,6 +255,8 @@ def download_all(
         UnavailableError: the origin cannot be reached for long, says no, or gives other bytes than it should.
         StoreError: a file cannot be written.
     """
+    from olivine.storage.transfer import Patience, download
+
     _check_names(entries, shown)
     told = tell or (lambda text: None)
     progress = _Progress(shown, sum(entry.facts.size or 0 for entry in entries), told)

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from olivine.config.schema import AzureMLClient
 from olivine.errors import ConfigError, OlivineError, PlanError, UnavailableError
 from olivine.redaction import redact, remember
+from olivine.storage.addresses import WorkspaceName
 from olivine.storage.credentials import credential
 
 if TYPE_CHECKING:
@@ -45,15 +46,6 @@ class Container:
     name: str
     credential: Any = None
     prefix: str = ""
-
-
-@dataclass(frozen=True)
-class WorkspaceName:
-    """The three names of a workspace."""
-
-    subscription_id: str
-    resource_group: str
-    name: str
 
 
 class Workspace:

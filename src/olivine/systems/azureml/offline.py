@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from olivine.config.schema import HubToken, System
 from olivine.errors import ConfigError, Location
-from olivine.storage.workspace import WorkspaceName, scope_of, vault_url
+from olivine.storage.addresses import WorkspaceName
+from olivine.storage.workspace import scope_of, vault_url
 from olivine.systems.azureml.job import Inputs, JobInput, Token, job_name, write_job
 from olivine.systems.azureml.jobs import DATASTORE, batched, client_of, needs_hub
 from olivine.systems.azureml.places import Places
