@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 import time
-from types import TracebackType
+
+from olivine.systems.watch import Watch
 
 INTERVAL_S = 5.0
 IDLE_SHARE = 0.005
 """Of a core: less than this is what sleeping threads take to wake up and look."""
 
 
-class HangWatch:
+class HangWatch(Watch):
     """While it is entered, looks at a process and its children, and kills them when they have hung for ``limit``.
 
     A Step that is only slow is not disturbed, however long it says nothing. Time in which nobody looked (the machine
@@ -27,24 +27,12 @@ class HangWatch:
     def __init__(self, pid: int, limit: float) -> None:
         self.limit = limit
         self.hung = False
-        self._pid = pid
+        super().__init__(pid)
         self._said = False
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
 
     def heard(self) -> None:
         """Note that the worker said something."""
         self._said = True
-
-    def __enter__(self) -> HangWatch:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
 
     def _look(self) -> None:
         interval = min(INTERVAL_S, self.limit / 4)

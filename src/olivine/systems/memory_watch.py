@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-from types import TracebackType
 
 from olivine.hardware.peak import peak_memory_of
+from olivine.systems.watch import Watch
 
 INTERVAL_S = 0.05
 """Seconds between two looks where there is a limit."""
@@ -14,7 +13,7 @@ SELDOM_S = 0.25
 """And where there is none: the system itself keeps the peak, which is only read."""
 
 
-class MemoryWatch:
+class MemoryWatch(Watch):
     """While it is entered, looks at the memory of a process and its children, and kills them above the limit.
 
     Counted against the limit is what no file backs: pages of a mapped checkpoint are given back when memory is short.
@@ -29,19 +28,7 @@ class MemoryWatch:
         self.limit = limit
         self.exceeded = 0
         self.peak = 0
-        self._pid = pid
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> MemoryWatch:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-        self._thread.join()
+        super().__init__(pid)
 
     def _look(self) -> None:
         while not self._over.wait(SELDOM_S if self.limit is None else INTERVAL_S):
