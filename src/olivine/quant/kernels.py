@@ -6,28 +6,17 @@ numba keeps the compiled code beside this file, or in the user's cache where thi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from olivine.quant.compiled import compiled
 from olivine.quant.rounding import FACTORS, LONG, LONG_FACTORS, LONG_RANGES, RANGES
+from olivine.quant.scale_search import searcher
 from olivine.quant.scheme import Rounding, Scheme
 
 BFLOAT16_MAX = np.float32(3.3895314e38)
-
-_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
-"""Sums may be reordered, which lets them run eight at a time; NaN and infinity keep their meaning."""
-
-
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Have numba compile ``function``, and keep the result where there is a place for it."""
-    try:
-        return numba.njit(cache=True, **_OPTIONS)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # neither this folder nor the user's cache can be written
-        return numba.njit(**_OPTIONS)(function)  # type: ignore[no-any-return]
 
 
 def find_scales(
@@ -39,13 +28,16 @@ def find_scales(
     scales = np.zeros((rows, groups), np.float32)
     zeros = np.full((rows, groups), scheme.middle, np.uint8)
     searches = method in ("search", "k_quant")
+    if searches and group <= LONG:
+        search = searcher(group, symmetric=scheme.symmetric, by_size=method == "k_quant")
+        factors = np.array(FACTORS if scheme.symmetric else RANGES, np.float32)
+        search(weight, scheme.middle if scheme.symmetric else scheme.highest, factors, scales, zeros)
+        return scales, zeros
+    factors = np.array((LONG_FACTORS if scheme.symmetric else LONG_RANGES) if searches else (), np.float32)
     if scheme.symmetric:
-        factors = (LONG_FACTORS if group > LONG else FACTORS) if searches else ()
-        array = np.array(factors, np.float32)
-        _symmetric(weight, group, scheme.middle, array, method == "k_quant", method == "rtn_half", scales)
+        _symmetric(weight, group, scheme.middle, factors, method == "k_quant", method == "rtn_half", scales)
     else:
-        factors = (LONG_RANGES if group > LONG else RANGES) if searches else ()
-        _asymmetric(weight, group, scheme.highest, np.array(factors, np.float32), method == "k_quant", scales, zeros)
+        _asymmetric(weight, group, scheme.highest, factors, method == "k_quant", scales, zeros)
     return scales, zeros
 
 
@@ -53,12 +45,23 @@ def as_stored(scales: NDArray[np.float32], name: Literal["float32", "float16", "
     """Return ``scales`` with the precision and range of the type ``name``; see :func:`.rounding.as_stored`."""
     limits = np.finfo("float16" if name == "float16" else "float32")
     highest = BFLOAT16_MAX if name == "bfloat16" else limits.max
-    clamped = np.clip(scales, -highest, highest).astype(np.float32, copy=False)
-    clamped[np.abs(clamped) < limits.tiny] = limits.tiny
-    if name == "bfloat16":  # numpy has none: round the lower half of the word away, halves to even
-        bits = clamped.view(np.uint32)
-        return ((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
-    return clamped.astype(name).astype(np.float32)
+    stored = np.empty(scales.shape, np.float32)
+    _stored(scales.reshape(-1), np.float32(highest), np.float32(limits.tiny), name == "bfloat16", stored.reshape(-1))
+    return stored.astype(np.float16).astype(np.float32) if name == "float16" else stored
+
+
+@compiled
+def _stored(scales, highest, tiny, bfloat16, stored):  # type: ignore[no-untyped-def]
+    """Clamp ``scales`` to what the type holds, no nearer to zero than ``tiny``."""
+    for place in range(len(scales)):
+        value = min(max(scales[place], -highest), highest)
+        stored[place] = tiny if abs(value) < tiny else value
+    if bfloat16:  # numpy has none: round the lower half of the word away, halves to even
+        bits = stored.view(np.uint32)
+        for place in range(len(bits)):
+            bits[place] = (
+                bits[place] + np.uint32(0x7FFF) + ((bits[place] >> np.uint32(16)) & np.uint32(1))
+            ) & np.uint32(0xFFFF0000)
 
 
 def encode(
@@ -82,7 +85,22 @@ def encode(
     return packed, lost, whole
 
 
-@_compiled
+def widen(raw: NDArray[np.uint16]) -> tuple[NDArray[np.float32], bool]:
+    """Return bfloat16 bits as float32, and whether all of them are finite; see :func:`.reading.widened`."""
+    values = np.empty(raw.shape, np.float32)
+    return values, bool(_widen(raw.reshape(-1), values.reshape(-1).view(np.uint32)))
+
+
+@compiled
+def _widen(raw, words):  # type: ignore[no-untyped-def]
+    highest = np.uint16(0)
+    for place in range(len(raw)):
+        highest = max(highest, np.uint16(raw[place] & np.uint16(0x7FFF)))
+        words[place] = np.uint32(raw[place]) << np.uint32(16)
+    return highest < np.uint16(0x7F80)
+
+
+@compiled
 def _load(weight, row, start, stop, group, buffer):  # type: ignore[no-untyped-def]
     """Copy one group, padded with zeros; return its least and greatest weight, zero among them."""
     low = np.float32(0.0)
@@ -97,7 +115,7 @@ def _load(weight, row, start, stop, group, buffer):  # type: ignore[no-untyped-d
     return low, high
 
 
-@_compiled
+@compiled
 def _count(buffer, by_size, counted):  # type: ignore[no-untyped-def]
     """Set what each error of the group counts."""
     if not by_size:
@@ -112,7 +130,7 @@ def _count(buffer, by_size, counted):  # type: ignore[no-untyped-def]
         counted[place] = abs(buffer[place]) + typical
 
 
-@_compiled
+@compiled
 def _score(buffer, counted, inverse, lowest, highest):  # type: ignore[no-untyped-def]
     """Return ``sum(i*w*c)`` and ``sum(i*c*c)`` for the integers that ``inverse`` rounds to."""
     product = np.float32(0.0)
@@ -126,7 +144,7 @@ def _score(buffer, counted, inverse, lowest, highest):  # type: ignore[no-untype
     return product, square
 
 
-@_compiled
+@compiled
 def _symmetric(weight, group, half, factors, by_size, halves, scales):  # type: ignore[no-untyped-def]
     rows, width = weight.shape
     buffer = np.empty(group, np.float32)
@@ -156,7 +174,7 @@ def _symmetric(weight, group, half, factors, by_size, halves, scales):  # type: 
             scales[row, index] = best
 
 
-@_compiled
+@compiled
 def _asymmetric(weight, group, top, factors, by_size, scales, zeros):  # type: ignore[no-untyped-def]
     rows, width = weight.shape
     buffer = np.empty(group, np.float32)
@@ -195,7 +213,7 @@ def _asymmetric(weight, group, top, factors, by_size, scales, zeros):  # type: i
             zeros[row, index] = np.uint8(best_zero)
 
 
-@_compiled
+@compiled
 def _encode(weight, group, bits, scales, zeros, packed):  # type: ignore[no-untyped-def]
     rows, width = weight.shape
     codes = np.empty(group, np.uint8)

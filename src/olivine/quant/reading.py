@@ -69,10 +69,16 @@ class TensorReader:
             )
         size = np.dtype(stored).itemsize
         raw = self._read(info, info.offset + start * size, (stop - start) * size).view(stored)
-        values = widened(raw) if info.dtype == "BF16" else raw.astype(np.float32, copy=False)
-        with np.errstate(over="ignore", invalid="ignore"):
-            total = values.sum()
-        if not np.isfinite(total) and not np.isfinite(values).all():  # a sum may overflow without either
+        if info.dtype == "BF16":
+            from olivine.quant.kernels import widen  # numba, which is not for those who read the names only
+
+            values, finite = widen(raw)
+        else:
+            values = raw.astype(np.float32, copy=False)
+            with np.errstate(over="ignore", invalid="ignore"):
+                total = values.sum()
+            finite = bool(np.isfinite(total) or np.isfinite(values).all())  # a sum may overflow without either
+        if not finite:
             place = start + int(np.flatnonzero(~np.isfinite(values))[0])
             raise ModelError(
                 f"{name} holds {values[place - start]} at element {place:,}",
