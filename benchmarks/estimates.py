@@ -1,13 +1,15 @@
 """What `olivine plan` estimates, beside what the run then takes: peak memory, disk, bytes of the result, time.
 
-    python benchmarks/estimates.py [--shape pico half mini] [--only lora merge ...] [--folder MODELS]
+    python benchmarks/estimates.py [--shape pico half mini] [--only lora merge ...] [--folder MODELS] [--cores N]
 
 For each shape a random Phi-3 checkpoint goes through the cases below, each pass in a worker of its own, so that none
 inherits another's memory. Before that `olivine doctor` measures the machine, so that times can be told; earlier runs of
 the same passes do not count, for every case has a cache of its own. ``mini`` (3.8B) takes 16 GB of memory to train and
 7.6 GB of disk; `--only merge builder quantize` takes 2 GB of memory.
 
-Memory and bytes are the same on a busy machine; times are not.
+Memory and bytes are the same on a busy machine; times are not. There ``--cores 1`` helps: everything runs on one core,
+and the processor seconds of a Step, which waiting for the core does not change, are what it would take if it had that
+core to itself, but for waiting for the disk.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -40,6 +43,8 @@ CHECKPOINTING = LORA | {"training_args": {**LORA["training_args"], "gradient_che
 CALIBRATED = {"type": "Quantize", "method": "gptq", "samples": 16, "sequence_length": 256}
 PERPLEXITY = {"type": "perplexity", "data_config": "text", "max_seq_len": 512, "max_tokens": 1024}
 SPEED = {"type": "speed", "prompt_tokens": 64, "new_tokens": 16, "repeats": 3}
+FEW = {"perplexity": {"max_tokens": 256}, "speed": {"new_tokens": 8, "repeats": 1}}
+"""What is changed for models that take minutes for a text."""
 BUILDER = {"type": "ModelBuilder", "precision": "int4"}
 
 CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
@@ -58,12 +63,19 @@ CASES: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
 
 
 class Watch(threading.Thread):
-    """Sees the most bytes that a folder, and the workers of a process with their children, have held while it runs."""
+    """Sees the most bytes that a folder, and the workers of a process with their children, have held while it runs.
+
+    Attributes:
+        disk: bytes of the folder.
+        memory: resident bytes of the workers.
+        processor: seconds of processors that each worker, its children included, has taken so far.
+    """
 
     def __init__(self, folder: Path, pid: int) -> None:
         super().__init__(daemon=True)
         self.folder, self.engine, self.over = folder, psutil.Process(pid), threading.Event()
         self.disk = self.memory = 0
+        self.processor: dict[int, float] = {}
 
     def run(self) -> None:
         """Look until told to end."""
@@ -75,6 +87,22 @@ class Watch(threading.Thread):
                     with contextlib.suppress(psutil.Error):
                         taken += each.memory_info().rss
             self.memory = max(self.memory, taken)
+            self.look()
+
+    def look(self) -> float:
+        """Return the seconds of processors that all workers have taken so far."""
+        with contextlib.suppress(psutil.Error):
+            for worker in self.engine.children():
+                with contextlib.suppress(psutil.Error):
+                    taken = sum(_processor(each) for each in [worker, *worker.children(recursive=True)])
+                    self.processor[worker.pid] = max(self.processor.get(worker.pid, 0.0), taken)
+        return sum(self.processor.values())
+
+
+def _processor(process: psutil.Process) -> float:
+    """Return the seconds of processors that a process, and those of its children that have ended, have taken."""
+    times = process.cpu_times()
+    return float(times.user + times.system + times.children_user + times.children_system)
 
 
 def _bytes(folder: Path) -> int:
@@ -128,6 +156,8 @@ def compared(folder: Path, shape: str, case: str) -> None:
         "passes": {name: value for name, value in passes.items() if value},
     }
     if metrics:
+        if shape not in ("pico", "half"):
+            metrics = [metric | FEW.get(metric["type"], {}) for metric in metrics]
         workflow["evaluators"] = {"measure": {"metrics": metrics}}
         workflow["engine"] = {"evaluator": "measure", "evaluate_input_model": not passes}
     (project / "workflow.json").write_text(json.dumps(workflow))
@@ -138,7 +168,8 @@ def compared(folder: Path, shape: str, case: str) -> None:
     started = time.perf_counter()
     planned = subprocess.run([*command, "plan", "workflow.json", "--json", "--force"], check=True, **given)
     planning = time.perf_counter() - started
-    estimates = {step["name"]: step["estimate"] for step in json.loads(planned.stdout)["steps"]}
+    plan = json.loads(planned.stdout)
+    estimates = {step["name"]: step["estimate"] for step in plan["steps"]}
     before = _bytes(cache)
     running = subprocess.Popen(
         [*command, "run", "workflow.json", "--json", "--force"],
@@ -149,14 +180,20 @@ def compared(folder: Path, shape: str, case: str) -> None:
     )
     watch = Watch(cache, running.pid)
     watch.start()
-    said, _ = running.communicate()
+    assert running.stdout is not None
+    done, begun, event = [], 0.0, {}
+    for event in map(json.loads, running.stdout):
+        if event["event"] == "step-started":
+            begun = watch.look()
+        elif event["event"] == "step-done":
+            done.append(event | {"processor": watch.look() - begun})
+    code = running.wait()
     watch.over.set()
     watch.join()
-    if running.returncode not in (0, 4):
-        print(f"| {shape} | {case} | failed: {said.splitlines()[-1][:300]}", flush=True)
+    if code not in (0, 4):
+        print(f"| {shape} | {case} | failed: {str(event)[:300]}", flush=True)
         return
     disk = max(1, watch.disk - before)
-    done = [event for event in map(json.loads, said.splitlines()) if event["event"] == "step-done"]
     for event in done:
         if len(done) == 1:
             event["peak_memory"] = max(event["peak_memory"], watch.memory)  # with its children
@@ -170,8 +207,9 @@ def compared(folder: Path, shape: str, case: str) -> None:
             both = estimate["output_bytes"] + estimate["temporary_bytes"]
             told += [f"{size / 1e6:.1f} MB", f"{estimate['output_bytes'] / size:.2f}"]
             told += ["", ""] if metrics else [f"{disk / 1e6:.1f} MB", f"{both / disk:.2f}"]
-        ratio = f"{estimate['seconds'] / event['seconds']:.2f}" if estimate["seconds"] else ""
-        told += [f"{event['seconds']:.1f} s", ratio, f"{planning:.2f} s"]
+        for seconds in (event["seconds"], event["processor"]):
+            told += [f"{seconds:.1f} s", f"{estimate['seconds'] / seconds:.2f}" if estimate["seconds"] else ""]
+        told += [f"{planning:.2f} s"]
         print(f"| {shape} | {case} | {event['type']} | {' | '.join(told)} |", flush=True)
     shutil.rmtree(project)
 
@@ -182,11 +220,16 @@ def main() -> None:
     parser.add_argument("--shape", nargs="+", default=["pico", "half"], choices=list(SHAPES))
     parser.add_argument("--only", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "olivine-estimates")
+    parser.add_argument("--cores", type=int, help="run everything on so many of this machine's cores")
     given = parser.parse_args()
+    if given.cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.cores])
     given.folder.mkdir(parents=True, exist_ok=True)
-    what = ["shape", "case", "type", "peak memory", "est./truth", "result", "est./truth", "disk", "est./truth"]
-    print("| " + " | ".join([*what, "time", "est./truth", "planned in"]) + " |")
-    print("|---" * (len(what) + 3) + "|")
+    what = ["shape", "case", "type"]
+    for each in ("peak memory", "result", "disk", "time", "processor"):
+        what += [each, "est./truth"]
+    print("| " + " | ".join([*what, "planned in"]) + " |")
+    print("|---" * (len(what) + 1) + "|")
     for shape in given.shape:
         if not (given.folder / shape).is_dir():
             write_checkpoint(given.folder / shape, shape)

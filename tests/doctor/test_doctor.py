@@ -13,7 +13,7 @@ import pytest
 
 from olivine.doctor import State
 from olivine.doctor.packages import _doubles, _extras
-from olivine.hardware.memory import free_memory_bytes
+from olivine.hardware.memory import free_memory_bytes, killed_for_memory, memory_limit_bytes
 
 REQUIREMENTS = [
     "torch<2.14,>=2.6; extra == 'torch'",
@@ -122,6 +122,26 @@ def test_a_container_s_limit_counts_as_free_memory(tmp_path: Path) -> None:
     assert free_memory_bytes(tmp_path) == 350_000
     (tmp_path / "memory.max").write_text("max\n")
     assert free_memory_bytes(tmp_path) > 1_000_000
+
+
+@pytest.mark.parametrize("seen_from", ["the host", "the container"])
+def test_limits_of_the_first_version_and_of_groups_around_count(tmp_path: Path, seen_from: str) -> None:
+    membership = tmp_path / "self"
+    membership.write_text("9:name=systemd:/\n4:memory:/outer/inner\n0::/\n")
+    outer = tmp_path / "memory" / ("outer" if seen_from == "the host" else "")
+    inner = outer / "inner" if seen_from == "the host" else outer
+    inner.mkdir(parents=True)
+    for folder in {inner, outer}:
+        (folder / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+        (folder / "memory.usage_in_bytes").write_text("700000\n")
+        (folder / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 50000\n")
+        (folder / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 0\n")
+    assert memory_limit_bytes(tmp_path, membership) is None
+    (outer / "memory.limit_in_bytes").write_text("1000000\n")
+    (inner / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
+    assert free_memory_bytes(tmp_path, membership) == 350_000
+    assert memory_limit_bytes(tmp_path, membership) == 1_000_000
+    assert killed_for_memory(tmp_path, membership) == 3
 
 
 def test_the_best_speed_of_the_machine_that_was_seen_is_kept_in_the_cache(tmp_path: Path) -> None:

@@ -193,11 +193,18 @@ def test_hidden_states_go_to_disk_within_a_budget() -> None:
 
 
 def test_merging_holds_one_tensor_whatever_the_file(tmp_path: Path) -> None:
-    adapter = replace(phi3_mini(), model=replace(phi3_mini().model, format=Format.PEFT, adapter=50_000_000))
-    kept = MergeAdapterWeights.estimate(MergeParams(), adapter, {})
-    wide = MergeAdapterWeights.estimate(MergeParams(torch_dtype="float32"), adapter, {})
-    assert kept.memory < wide.memory < 2 * GB
+    modules = phi3_mini().model.modules
+
+    def merging(*names: str, **params: Any) -> Estimate:
+        adapted = {name: 8 for name in modules if name.endswith(names)} if names else None
+        facts = replace(phi3_mini().model, format=Format.PEFT, adapter=50_000_000, adapted=adapted)
+        return MergeAdapterWeights.estimate(MergeParams(**params), replace(phi3_mini(), model=facts), {})
+
+    kept, wide = merging("o_proj"), merging("o_proj", torch_dtype="float32")
+    assert kept.memory < wide.memory < 1.2 * GB
     assert wide.output == 2 * kept.output
+    assert kept.memory + 9 * 3072 * 16384 < merging("o_proj", "gate_up_proj").memory < 1.2 * GB
+    assert merging().memory > phi3_mini().model.weights  # peft has to merge it, in memory
 
 
 def test_large_weights_are_left_for_the_run_to_read(workflow: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

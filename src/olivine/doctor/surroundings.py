@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from olivine.doctor.finding import Finding, State
 from olivine.engine.words import memory, size
 from olivine.hardware.machine import Machine, cpu_features
-from olivine.hardware.memory import free_memory_bytes
+from olivine.hardware.memory import free_memory_bytes, memory_limit_bytes
 from olivine.hardware.packages import installed_version
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ def _processor(machine: Machine) -> Finding:
 def _memory(machine: Machine) -> Finding:
     free = free_memory_bytes()
     text = f"{memory(free)} free of {memory(machine.memory_bytes)}"
+    limit = memory_limit_bytes()
+    if limit is not None and limit < machine.memory_bytes:
+        text += f", of which a container or control group lets it take {memory(limit)}"
     if free < LITTLE_MEMORY:
         return Finding(
             "machine", "memory", State.WARNING, text, "end other programs; quantising streams, fine-tuning needs memory"

@@ -94,6 +94,7 @@ class ModelFacts:
         weights: bytes of these weights as they are stored.
         beside: bytes of tokenizer and configuration, which results have too; the plan adds them to an estimate.
         adapter: for an adapter: bytes of its own weights.
+        adapted: for an adapter: the rank of the update of each module that it changes; ``None`` if that is unknown.
     """
 
     format: Format
@@ -105,6 +106,7 @@ class ModelFacts:
     weights: int = 0
     beside: int = 0
     adapter: int = 0
+    adapted: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -250,6 +252,14 @@ class Pass(ABC, Generic[ParamsT]):
         weights = context.model.weights
         effort = STARTING + Effort(read=weights, written=weights)
         return Estimate({"loading": LIBRARIES + weights}, output=weights, effort=effort)
+
+    @classmethod
+    def adapted(cls, params: ParamsT, modules: Mapping[str, Sequence[int]]) -> Mapping[str, int] | None:
+        """Return the rank of the update of each of ``modules`` that the adapter changes, ``None`` if that is unknown.
+
+        Called by ``plan`` for passes that produce an adapter, so that it knows what merging it will take.
+        """
+        return None
 
     @classmethod
     def within(cls, params: ParamsT, context: PlanContext, data: Mapping[str, DataConfig]) -> tuple[ParamsT, list[str]]:

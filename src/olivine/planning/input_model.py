@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from olivine.errors import OlivineError, Problem
 from olivine.passes.base import Format, ModelFacts
+from olivine.passes.finetune.adapter_weights import ranks_in
 from olivine.planning.amounts import gigabytes
 from olivine.planning.away import (
     model_stays,
@@ -136,8 +137,9 @@ class InputModelPlanning(Ground):
                 )
             )
             return Source(path=adapter), replace(facts, format=Format.PEFT), source
+        adapted = None
         try:
-            read_checkpoint(adapter)
+            adapted = ranks_in({name: each.shape for name, each in read_checkpoint(adapter).tensors.items()})
         except OlivineError as error:
             self._error(error, "input_model.adapter_path")
         files = [path for path in adapter.rglob("*") if path.is_file()]
@@ -146,7 +148,8 @@ class InputModelPlanning(Ground):
             identity = self._identity(adapter, files, {})
         else:
             identity = f"files:{self.store.digest_tree(adapter)}"
-        return Source(path=adapter, identity=identity), replace(facts, format=Format.PEFT, adapter=own), source
+        facts = replace(facts, format=Format.PEFT, adapter=own, adapted=adapted)
+        return Source(path=adapter, identity=identity), facts, source
 
     def _facts_from_the_hub(self, model_id: str, revision: str) -> ModelFacts:
         """Return what the hub says of a model that is not on this machine.

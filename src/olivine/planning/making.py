@@ -246,9 +246,10 @@ class Planner(InputModelPlanning, EvaluationPlanning):
         result = Source(step=step.digest, identity=f"step:{step.digest}")
         after = replace(facts, format=pass_type.produces, path=None, own_base=pass_type.own_base)
         if estimate is not None and pass_type.produces is Format.PEFT:
-            after = replace(after, adapter=estimate.output - (facts.weights if pass_type.own_base else 0))
+            own_weights = estimate.output - (facts.weights if pass_type.own_base else 0)
+            after = replace(after, adapter=own_weights, adapted=pass_type.adapted(params, facts.modules))
         if estimate is not None and pass_type.produces is not Format.PEFT:
-            after = replace(after, weights=estimate.output)
+            after = replace(after, weights=estimate.output, adapter=0, adapted=None)
         if pass_type.produces is not Format.PEFT:
             return result, after, None
         own = Source(step=step.digest, subfolder="base", identity=f"step:{step.digest}/base")

@@ -119,6 +119,7 @@ def killed(
     peak_memory: int,
     memory: int,
     *,
+    limit: int | None = None,
     by_kernel: bool = False,
     remedy: str = "",
 ) -> StepError:
@@ -129,10 +130,14 @@ def killed(
         exit_code: its exit status otherwise.
         peak_memory: the most that it was seen to hold, in bytes.
         memory: the machine's memory, in bytes.
+        limit: what the processes of its container, or control group, may take together, in bytes.
         by_kernel: whether the system says that it has killed a process for want of memory meanwhile.
         remedy: what takes less memory in this Step, if the plan knows something.
     """
-    peak = f"it held {_gigabytes(peak_memory)} at most, of the {_gigabytes(memory)} of this machine"
+    there = f"the {_gigabytes(memory)} of this machine"
+    if limit is not None and limit < memory:
+        there = f"the {_gigabytes(limit)} that this process and its relatives may take together (a container's limit)"
+    peak = f"it held {_gigabytes(peak_memory)} at most, of {there}"
     if signal_number == 9:
         cause = "by the system, for want of memory" if by_kernel else "most likely for want of memory"
         return StepError(

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from olivine.errors import StepError
 from olivine.hardware.machine import this_machine
-from olivine.hardware.memory import killed_for_memory
+from olivine.hardware.memory import killed_for_memory, memory_limit_bytes
 from olivine.redaction import environment_for_child, redact
 from olivine.systems.base import Failure, Report, Runner, StepAnswer, StepRequest
 from olivine.systems.failures import beyond_limit, hung, killed
@@ -87,6 +87,7 @@ class LocalRunner(Runner):
                 end.code,
                 max(end.peak, watch.peak),
                 this_machine().memory_bytes,
+                limit=memory_limit_bytes(),
                 by_kernel=killed_for_memory() > before,
                 remedy=request.remedy,
             ) from None

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -162,6 +162,13 @@ class AdapterPass(Pass[AdapterParamsT]):
         from olivine.passes.finetune.training_memory import estimate_training
 
         return estimate_training(params, context, data, four_bit=cls.four_bit, own_base=cls.own_base)
+
+    @classmethod
+    def adapted(cls, params: AdapterParamsT, modules: Mapping[str, Sequence[int]]) -> Mapping[str, int]:
+        """See :meth:`Pass.adapted`."""
+        from olivine.passes.finetune.target_modules import ranks_of
+
+        return ranks_of(params, modules)
 
     @classmethod
     def within(

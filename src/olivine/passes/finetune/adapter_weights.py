@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,6 +105,23 @@ def read_weights(config: Mapping[str, Any], tensors: Mapping[str, Any]) -> Adapt
             raise ModelError(f"the adapter has only one of the two factors for {name}", remedy="copy it again, whole")
         if update.embedding and update.magnitude is not None:
             return None
+    return found
+
+
+def ranks_in(shapes: Mapping[str, Sequence[int]]) -> dict[str, int] | None:
+    """Return the rank of the update of each module that an adapter changes; ``None`` if only peft can tell.
+
+    Args:
+        shapes: of the adapter's tensors, by name.
+    """
+    found: dict[str, int] = {}
+    for key, shape in shapes.items():
+        name = key.removeprefix(PREFIX)
+        factor = next((each for each in _FACTORS if name.endswith(f".{each}")), None)
+        if factor is None and ".lora_" in name:
+            return None
+        if factor is not None and _FACTORS[factor] == "a":
+            found[name.removesuffix(f".{factor}")] = shape[0]
     return found
 
 

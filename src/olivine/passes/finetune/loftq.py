@@ -10,10 +10,9 @@ from pydantic import Field
 from olivine.models.checkpoint import Checkpoint, read_checkpoint
 from olivine.passes.base import RunContext
 from olivine.passes.finetune.adapter_params import AdapterParams
-from olivine.passes.finetune.adapter_pass import BITSANDBYTES, FINETUNE, AdapterPass, targets_of
-from olivine.passes.finetune.adapter_weights import by_pattern
+from olivine.passes.finetune.adapter_pass import BITSANDBYTES, FINETUNE, AdapterPass
 from olivine.passes.finetune.checkpoint_rewriting import rewrite
-from olivine.passes.finetune.target_modules import layer_number, matching
+from olivine.passes.finetune.target_modules import ranks_of
 
 EXACT_UP_TO = 1024
 """Smaller side of a weight up to which its singular values are computed in full; beyond, the leading ones only."""
@@ -45,19 +44,13 @@ class LoftQ(AdapterPass[LoftQParams]):
     def prepare_base(self, params: LoftQParams, context: RunContext, base: Checkpoint) -> Checkpoint:
         """Write the rounded base to ``output/base`` and remember the factors that fit what it lost."""
         self._factors: dict[str, tuple[Any, Any]] = {}
-        chosen = set(matching(targets_of(params, base), base.modules))
-        if params.exclude_modules:
-            chosen -= set(matching(params.exclude_modules, base.modules))
-        if params.layers_to_transform is not None:
-            kept = params.layers_to_transform
-            numbers = {kept} if isinstance(kept, int) else set(kept)
-            chosen = {name for name in chosen if layer_number(name) in numbers}
+        ranks = ranks_of(params, base.modules)
 
         def change(name: str, tensor: Any) -> Any:
             module = name.removesuffix(".weight")
-            if module not in chosen:
+            if module not in ranks:
                 return tensor
-            rank = int(by_pattern(params.rank_pattern, module, params.r))
+            rank = ranks[module]
             rounded, a, b = fit(tensor, rank, params.loftq_iter)
             self._factors[module] = a, b
             return rounded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -9,18 +10,18 @@ from olivine.config.schema import DataConfig
 from olivine.errors import ModelError
 from olivine.passes.base import Format, Params, Pass, PassResult, PlanContext, Requirement, RunContext
 from olivine.passes.effort import Effort
-from olivine.passes.estimate import MIB, STARTING, Estimate
+from olivine.passes.estimate import LIBRARIES, MIB, STARTING, Estimate
 
 if TYPE_CHECKING:
     from olivine.models.checkpoint import Checkpoint
     from olivine.passes.finetune.adapter_weights import AdapterWeights
 
-TABLES = ("embed_tokens", "wte", "embed_in", "lm_head")
-"""Ends of the names of the largest matrices."""
 WORKER = 225 * MIB
 """Resident bytes of a worker that merges, which needs torch alone."""
-MERGING = 128.0
-"""Operations for each weight that is merged: twice a usual rank."""
+MOVED = 4.0
+"""Bytes that go through memory for each weight that is read, and written as it is or in another number format."""
+MERGED = 32.0
+"""The same on top for each weight that is changed: it becomes float32, its update is computed, scaled, and added."""
 
 
 class MergeParams(Params):
@@ -56,23 +57,31 @@ class MergeAdapterWeights(Pass[MergeParams]):
 
     @classmethod
     def estimate(cls, params: MergeParams, context: PlanContext, data: Mapping[str, DataConfig]) -> Estimate:
-        """See :meth:`Pass.estimate`: one tensor of the base, its update and their sum are in memory at a time."""
+        """See :meth:`Pass.estimate`: one tensor of the base, its update and their sum are in memory at a time.
+
+        What only peft can merge is in memory as a whole.
+        """
         model = context.model
         width = {"keep": model.weights / model.parameters, "float32": 4.0}.get(params.torch_dtype, 2.0)
         output = int(model.parameters * width)
         stored = model.weights / model.parameters
-        # As it is stored, in float32, the update, their sum, and the result; tables are seldom adapted.
-        held = max(
-            (
-                rows * columns * (stored + width + (0 if name.endswith(TABLES) else 12))
-                for name, (rows, columns) in model.modules.items()
-            ),
-            default=0.0,
-        )
-        effort = STARTING + Effort(
-            products=MERGING * model.parameters, moved=24.0 * model.parameters, read=model.weights, written=output
-        )
-        return Estimate({"merging": WORKER + int(held) + 2 * model.adapter}, output, effort=effort, from_shapes=True)
+        if model.adapted is None:
+            held = LIBRARIES + max(model.weights, output) + 2 * model.adapter
+            effort = STARTING + Effort(moved=24.0 * model.parameters, read=model.weights, written=output)
+            return Estimate({"merging": held}, output, effort=effort, from_shapes=True)
+        # As it is stored, and as it is written if that differs; what is adapted also in float32, its update, their sum.
+        converted = 0.0 if width == stored else width
+        largest, products, changed = 0.0, 0.0, 0
+        for name, shape in model.modules.items():
+            size = math.prod(shape)
+            rank = model.adapted.get(name, 0)
+            largest = max(largest, size * (stored + max(converted, 12.0 if rank else 0.0)))
+            products += 2.0 * rank * size
+            changed += size if rank else 0
+        moved = (MOVED + 2 * MOVED * (stored != width)) * model.parameters + MERGED * changed
+        effort = STARTING + Effort(products=products, moved=moved, read=model.weights, written=output)
+        memory = WORKER + int(largest) + 2 * model.adapter
+        return Estimate({"merging": memory}, output, effort=effort, from_shapes=True)
 
     def run(self, params: MergeParams, context: RunContext) -> PassResult:
         """Merge; see the base class.

@@ -5,8 +5,12 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from olivine.errors import Location, Problem
+
+if TYPE_CHECKING:
+    from olivine.passes.finetune.adapter_params import AdapterParams
 
 ALL_LINEAR = "all-linear"
 _NO_TARGET = re.compile(r"embed|norm|router|relative_attention_bias|(^|_)gate$")
@@ -31,6 +35,21 @@ def matching(targets: str | Sequence[str], modules: Iterable[str]) -> list[str]:
         pattern = re.compile(targets)
         return [name for name in modules if pattern.fullmatch(name)]
     return [name for name in modules if any(name == each or name.endswith(f".{each}") for each in targets)]
+
+
+def ranks_of(params: AdapterParams, modules: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Return the rank of the update of each module that an adapter with these parameters changes."""
+    from olivine.passes.finetune.adapter_weights import by_pattern
+
+    names = matching(default_targets(modules) if params.target_modules is None else params.target_modules, modules)
+    left_out = set(matching(params.exclude_modules or [], modules))
+    layers = params.layers_to_transform
+    chosen = None if layers is None else {layers} if isinstance(layers, int) else set(layers)
+    return {
+        name: int(by_pattern(params.rank_pattern, name, params.r))
+        for name in names
+        if name not in left_out and (chosen is None or layer_number(name) in chosen)
+    }
 
 
 def check_names(key: str, given: str | Sequence[str] | None, modules: Mapping[str, Sequence[int]]) -> list[Problem]:

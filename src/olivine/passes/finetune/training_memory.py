@@ -11,6 +11,7 @@ from olivine.config.schema import DataConfig
 from olivine.passes.base import PlanContext
 from olivine.passes.effort import Effort
 from olivine.passes.estimate import LARGEST_SHARD, LIBRARIES, STARTING, Estimate
+from olivine.passes.finetune.target_modules import matching, ranks_of
 
 if TYPE_CHECKING:
     from olivine.passes.finetune.adapter_params import AdapterParams
@@ -182,13 +183,8 @@ def _estimate(
     model, config = context.model, context.model.config
     width = 2 if params.torch_dtype == "bfloat16" else 4
     base = _base_bytes(context, width, four_bit=four_bit)
-    names = params.target_modules if isinstance(params.target_modules, list) else None
-    chosen = [
-        shape
-        for name, shape in model.modules.items()
-        if (name.rsplit(".", 1)[-1] in names if names is not None else ".layers." in name)
-    ]
-    trained = params.r * sum(sum(shape) for shape in chosen)
+    trained = sum(rank * sum(model.modules[name]) for name, rank in ranks_of(params, model.modules).items())
+    saved = sum(math.prod(model.modules[name]) for name in matching(params.modules_to_save or [], model.modules))
     hidden = int(config.get("hidden_size") or 0)
     intermediate = int(config.get("intermediate_size") or 4 * hidden)
     layers = int(config.get("num_hidden_layers") or 1)
@@ -199,17 +195,18 @@ def _estimate(
     activations = tokens * hidden * layers * width + layer * 7 // 2 if checkpointing else layer * (layers + 1)
     converted = four_bit or width * model.parameters != model.weights
     loading = base + (min(model.weights, LARGEST_SHARD) if converted else 0)
-    training = base + trained * STATE + activations
-    output = trained * 4 + (model.weights if own_base else 0)
+    # What is trained in full is there beside the base's own: itself, its gradient and two moments.
+    training = base + trained * STATE + saved * 4 * width + activations
+    output = trained * 4 + saved * width + (model.weights if own_base else 0)
     effort = _effort(params, context, amounts, trained, width, checkpointing=checkpointing, layers=layers)
     if own_base:
         effort += Effort(written=model.weights, read=model.weights, products=40.0 * model.parameters * params.r)
     if context.host.device == "gpu":
         held = LIBRARIES + min(model.weights, LARGEST_SHARD)
         vram = {"loading": CUDA + loading, "training": CUDA + training}
-        return Estimate({"loading": held}, output, trained * 12, vram, effort)
+        return Estimate({"loading": held}, output, trained * 12 + saved * 3 * width, vram, effort)
     phases = {"loading": LIBRARIES + loading, "training": LIBRARIES + training}
-    return Estimate(phases, output, trained * 12, {}, effort)
+    return Estimate(phases, output, trained * 12 + saved * 3 * width, {}, effort)
 
 
 def _base_bytes(context: PlanContext, width: int, *, four_bit: bool) -> int:
