@@ -23,7 +23,7 @@ from olivine.hardware.rates import Rates
 ROUND_S = 0.25
 """Seconds for which each rate is measured."""
 SIDE = 512
-"""Rows and columns of the matrices that are multiplied: a round takes milliseconds, and is at full speed all the same."""
+"""Rows and columns of the matrices that are multiplied: a round takes milliseconds, and is at full speed yet."""
 GPU_SIDE = 4096
 DISK_BYTES = 32 << 20
 DISK_ROUNDS = 3
