@@ -73,6 +73,30 @@ def test_training_counts_weights_state_and_activations() -> None:
     assert memory(per_device_train_batch_size=4) > memory(per_device_train_batch_size=2)
 
 
+def test_files_that_are_mapped_while_a_model_is_converted_need_no_room() -> None:
+    params, context, data = training()
+    found = LoRA.estimate(params, context, data)
+    weights = context.model.weights
+    assert found.phases["loading"] > 4 * context.model.parameters + weights
+    assert found.mapped == {"loading": weights}
+    assert found.needed == max(found.phases["training"], found.phases["loading"] - weights)
+
+
+def test_what_is_trained_in_full_counts_too() -> None:
+    context = phi3_mini()
+
+    def estimate(**given: Any) -> Estimate:
+        params, _ = LoRA.resolve(LoRA.params_type.model_validate({"train_data_config": "d", **given}), context)
+        return LoRA.estimate(params, context, {})
+
+    head = 32064 * 3072
+    more, less = estimate(modules_to_save=["lm_head"]), estimate()
+    assert more.output == less.output + 4 * head
+    assert more.phases["training"] == less.phases["training"] + 16 * head
+    assert estimate(layers_to_transform=[0]).output * 32 == less.output
+    assert estimate(exclude_modules=["down_proj"]).output < less.output
+
+
 @pytest.fixture
 def workflow(tmp_path: Path, pico_model: Path) -> dict[str, Any]:
     return {

@@ -10,6 +10,7 @@ from olivine.config.schema import SearchStrategy, Workflow
 from olivine.errors import ConfigError
 from olivine.search.asking import asker
 from olivine.search.pareto import Objective, dominates, front
+from olivine.search.planning import different_prefixes
 from olivine.search.space import LEFT_OUT, Space, space_of
 
 LOSS = [Objective("loss", "loss", higher_is_better=False, priority=1)]
@@ -136,6 +137,17 @@ def categorical(*support: Any) -> dict[str, Any]:
 def conditional(parents: list[str], support: dict[Any, Any], default: Any = None) -> dict[str, Any]:
     found = {"olive_parameter_type": "SearchParameter", "type": "Conditional", "parents": parents, "support": support}
     return found | ({"default": default} if default is not None else {})
+
+
+def test_candidates_share_what_has_the_same_choices_before() -> None:
+    lora = {"type": "LoRA", "r": [8, 16]}
+    found = space({"lora": lora, "merge": {"type": "MergeAdapterWeights"}} | GRID)
+    assert different_prefixes(found, 36) == {"lora": 2, "merge": 2, "q": 36}
+    assert different_prefixes(found, 4)["q"] == 4
+    ranged = space(
+        {"merge": {"type": "MergeAdapterWeights"}, "lora": lora | {"alpha": {"low": 8, "high": 16, "log": True}}} | GRID
+    )
+    assert different_prefixes(ranged, 10) == {"merge": 1, "lora": 10, "q": 10}
 
 
 IGNORED, INVALID = "OLIVE_IGNORED_PARAM_VALUE", "OLIVE_INVALID_PARAM_VALUE"

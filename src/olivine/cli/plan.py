@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from olivine.cli.run import add_config_arguments, config_of, tell
@@ -181,6 +181,7 @@ def _estimate(step: PlannedStep, durations: Durations) -> dict[str, Any] | None:
     return {
         "memory_bytes": step.estimate.memory,
         "memory_bytes_by_phase": dict(step.estimate.phases),
+        "needed_memory_bytes": step.estimate.needed,
         "vram_bytes": step.estimate.gpu_memory,
         "vram_bytes_by_phase": dict(step.estimate.vram),
         "output_bytes": step.estimate.output,
@@ -198,26 +199,26 @@ def _search(plan: Plan, durations: Durations) -> dict[str, Any] | None:
     """Return what a search takes at most: every candidate made and measured, prefixes that they share once."""
     if plan.search is None or not plan.search.steps:
         return None
-    found = _sum(plan.search.steps, durations)
-    if found is None:
-        return None
-    share = plan.search.share
-    scaled = {key: found[key] and found[key] * share for key in ("seconds", "output_bytes")}
-    return found | scaled | {"points": plan.search.points}
+    found = _sum(plan.search.steps, durations, plan.search.times)
+    return None if found is None else found | {"points": plan.search.points}
 
 
-def _sum(steps: Sequence[PlannedStep], durations: Durations) -> dict[str, Any] | None:
-    estimates = [(step.estimate, step.step.type) for step in steps if step.estimate is not None]
-    if not estimates:
+def _sum(
+    steps: Sequence[PlannedStep], durations: Durations, times: Mapping[str, float] | None = None
+) -> dict[str, Any] | None:
+    """Return what Steps take together, those of each name so many ``times``."""
+    known = [(step, step.estimate, (times or {}).get(step.name, 1.0)) for step in steps if step.estimate is not None]
+    if not known:
         return None
-    seconds = [durations.seconds(estimate, kind) for estimate, kind in estimates]
-    known = [each for each in seconds if each is not None]
+    seconds = [(durations.seconds(estimate, step.step.type), count) for step, estimate, count in known]
+    told = [each * count for each, count in seconds if each is not None]
     return {
-        "memory_bytes": max(estimate.memory for estimate, _ in estimates),
-        "vram_bytes": max(estimate.gpu_memory for estimate, _ in estimates),
-        "output_bytes": sum(estimate.output for estimate, _ in estimates),
-        "temporary_bytes": max(estimate.temporary for estimate, _ in estimates),
-        "seconds": sum(known) if len(known) == len(steps) else None,
+        "memory_bytes": max(estimate.memory for _, estimate, _ in known),
+        "needed_memory_bytes": max(estimate.needed for _, estimate, _ in known),
+        "vram_bytes": max(estimate.gpu_memory for _, estimate, _ in known),
+        "output_bytes": int(sum(estimate.output * count for _, estimate, count in known)),
+        "temporary_bytes": max(estimate.temporary for _, estimate, _ in known),
+        "seconds": sum(told) if len(told) == len(steps) else None,
     }
 
 
@@ -225,7 +226,9 @@ def _figures(found: dict[str, Any]) -> Iterator[str]:
     from olivine.engine.words import duration
     from olivine.planning.amounts import gigabytes
 
-    yield f"about {gigabytes(found['memory_bytes'])} of memory"
+    needed = found["needed_memory_bytes"]
+    without = f" ({gigabytes(needed)} without mapped files)" if needed < 0.95 * found["memory_bytes"] else ""
+    yield f"about {gigabytes(found['memory_bytes'])} of memory{without}"
     if found["vram_bytes"]:
         yield f"{gigabytes(found['vram_bytes'])} of GPU memory"
     disk = found["output_bytes"] + found["temporary_bytes"]

@@ -16,8 +16,6 @@ LIBRARIES = 440 * MIB
 """Resident bytes of a worker that has imported torch, transformers and peft, and holds a model of no size."""
 BUILDER = 590 * MIB
 """The same with the model builder, onnx, numba and ONNX Runtime."""
-LARGEST_SHARD = 5_000_000_000
-"""Bytes of a weight file that stay resident while it is read; checkpoints are cut into files no larger than this."""
 CHARACTERS_PER_TOKEN = 3.5
 """Of English text, a little too few, so that the tokens are not too few."""
 STARTING = Effort(steps=1.2e8)
@@ -34,6 +32,8 @@ class Estimate:
 
     Attributes:
         phases: peak resident bytes of the worker, by phase.
+        mapped: what of it are pages of mapped files that have been read, by phase: the system takes them back where
+            memory is short, so that no machine has to have room for them.
         output: bytes of the result.
         temporary: bytes of disk beside the result while it is made.
         vram: peak bytes of GPU memory, by phase; empty if none is used.
@@ -51,11 +51,25 @@ class Estimate:
     lighter: tuple[tuple[str, Estimate], ...] = ()
     remedy: str = ""
     from_shapes: bool = False
+    mapped: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def memory(self) -> int:
         """Return the peak over all phases."""
         return max(self.phases.values(), default=0)
+
+    @property
+    def busiest(self) -> str:
+        """Return the phase that needs most."""
+        return max(self.phases, key=self._needed, default="running")
+
+    @property
+    def needed(self) -> int:
+        """Return the peak over all phases without the pages that the system may take back."""
+        return max(map(self._needed, self.phases), default=0)
+
+    def _needed(self, phase: str) -> int:
+        return self.phases[phase] - self.mapped.get(phase, 0)
 
     @property
     def gpu_memory(self) -> int:

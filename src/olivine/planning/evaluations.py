@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from olivine.evaluate.base import Workload
 from olivine.passes.base import Accelerator, Format, ModelFacts
 from olivine.passes.effort import Effort
-from olivine.passes.estimate import LARGEST_SHARD, MIB, STARTING, Estimate
+from olivine.passes.estimate import MIB, STARTING, Estimate
 from olivine.planning.fit import cache_shape, whole
 
 CHECKPOINT_LIBRARIES = 420 * MIB
@@ -50,23 +50,24 @@ def estimate_evaluation(
     # The logits as they come, in float32, and what is computed of them.
     logits = int(rows * vocabulary * (4 * 3 if scored else 4))
     activations = int(min(longest, CHUNK) * 12 * hidden * width)
+    mapped: dict[str, int] = {}
     if is_graph:
         held = facts.weights
         load = {"loading": RUNTIME_LIBRARIES + LOADED * held // 100}
         measuring = RUNTIME_LIBRARIES + LOADED * held // 100 + cache + logits + activations
     else:
         held = facts.parameters * width
-        # A file is mapped while it is read, and its pages count; they are copied where the type differs.
-        load = {
-            "loading": CHECKPOINT_LIBRARIES + held + (min(facts.weights, LARGEST_SHARD) if held != facts.weights else 0)
-        }
+        # All files stay mapped until everything has been converted, and their pages count.
+        converted = facts.weights if held != facts.weights else 0
+        load, mapped = {"loading": CHECKPOINT_LIBRARIES + held + converted}, {"loading": converted}
         measuring = CHECKPOINT_LIBRARIES + held + cache + logits + activations
     effort = _effort(facts, known, held, width, on_gpu=on_gpu) if len(known) == len(work) else Effort()
     if on_gpu:
         vram = {"measuring": 600 * MIB + held + cache + logits + activations}
         libraries = RUNTIME_LIBRARIES if is_graph else CHECKPOINT_LIBRARIES
-        return Estimate({"loading": 2 * libraries + min(facts.weights, LARGEST_SHARD)}, vram=vram, effort=effort)
-    return Estimate({**load, "measuring": measuring}, effort=effort)
+        phases = {"loading": 2 * libraries + facts.weights}
+        return Estimate(phases, vram=vram, effort=effort, mapped={"loading": facts.weights})
+    return Estimate({**load, "measuring": measuring}, effort=effort, mapped=mapped)
 
 
 LOADED = 132

@@ -85,9 +85,8 @@ def shortages(
     here = [step for step in steps if not step.cached and not step.system]
     waiting = [(step, step.estimate) for step in here if step.estimate is not None]
     for step, estimate in waiting:
-        phase = max(estimate.phases, key=lambda name: estimate.phases[name], default="running")
-        needs = f"{step.name} needs about {gigabytes(estimate.memory)} of memory while {phase}"
-        if limit is not None and estimate.memory > limit:
+        needs = f"{step.name} needs about {gigabytes(estimate.needed)} of memory while {estimate.busiest}"
+        if limit is not None and estimate.needed > limit:
             found.append(
                 Problem(
                     f"{needs}, and engine.max_memory allows {gigabytes(limit)}",
@@ -95,7 +94,7 @@ def shortages(
                     remedy=f"{remedies(step.name, step.step.kind, estimate, limit, limited=True)}{FORCE}",
                 )
             )
-        elif estimate.memory > free_memory:
+        elif estimate.needed > free_memory:
             found.append(
                 Problem(
                     f"{needs}, and this machine has {gigabytes(free_memory)} free",
@@ -146,14 +145,18 @@ def remedies(
     """
 
     def takes(each: Estimate) -> int:
-        return each.gpu_memory if on_gpu else each.memory
+        return each.gpu_memory if on_gpu else each.needed
 
     machine = f"use a machine with {gigabytes(takes(estimate))} of {'GPU ' if on_gpu else ''}memory free"
     if limited:
         machine = f"set engine.max_memory to {gigabytes(1.02 * takes(estimate))}"
     helping = [(text, takes(each)) for text, each in estimate.lighter if takes(each) < takes(estimate)]
     place = f"in passes.{name} " if kind == "pass" else ""
-    enough = [each for each in helping if each[1] <= available]
+    enough: list[tuple[str, int]] = []
+    for text, amount in helping:
+        # What one change does need not be done by it and others.
+        if amount <= available and not any(other in text for other, _ in enough):
+            enough.append((text, amount))
     if enough:
         told = ", or ".join(f"{text} ({gigabytes(amount)})" for text, amount in enough[:TOLD])
         return f"{place}set {told}; or {machine}"

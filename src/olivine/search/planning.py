@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import random
 import time
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +15,9 @@ from typing import TYPE_CHECKING
 from olivine.config.schema import SearchStrategy
 from olivine.errors import ConfigError, OlivineError, Problem
 from olivine.planning.making import make_plan
-from olivine.planning.plan import Plan, PlannedStep
+from olivine.planning.plan import EVALUATE_FINAL, Plan, PlannedStep
 from olivine.search.pareto import objectives_of
-from olivine.search.space import Space, is_searched, space_of
+from olivine.search.space import FLOWS, Space, is_searched, space_of
 
 if TYPE_CHECKING:
     from olivine.config import Loaded
@@ -24,7 +27,9 @@ if TYPE_CHECKING:
 LOOKED_AT = 50
 """Points that are looked at for one that can be planned."""
 LOOKING_S = 0.4
-"""Seconds for which further candidates are planned, to estimate what all of them take."""
+"""Seconds of this process for which further candidates are planned, to estimate what all of them take."""
+COUNTED = 10_000
+"""Points of a space that are looked at to count how many Steps candidates share."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +41,14 @@ class Search:
         space: what they span.
         points: candidates at most; ``None`` if nothing bounds them.
         steps: Steps of the candidates that were planned and that the Store does not hold, each once.
-        planned: candidates that were planned.
+        times: by the name of a Step, how many all candidates have for each of that name in ``steps``.
     """
 
     loaded: Loaded
     space: Space
     points: int | None = None
     steps: tuple[PlannedStep, ...] = ()
-    planned: int = 1
-
-    @property
-    def share(self) -> float:
-        """How many times what was planned all candidates are."""
-        return max(1.0, (self.points or self.planned) / self.planned)
+    times: Mapping[str, float] = field(default_factory=dict)
 
 
 def plan_search(
@@ -121,10 +121,12 @@ def plan_search(
     first: OlivineError | None = None
     chosen: Plan | None = None
     waiting: dict[str, PlannedStep] = {}
-    planned, until = 0, time.monotonic() + LOOKING_S
-    for point in points:
-        if chosen is not None and (time.monotonic() > until or planned == most(space, strategy)):
+    bound = most(space, strategy)
+    planned, until = 0, time.process_time() + LOOKING_S
+    for number in range(len(points)):
+        if chosen is not None and (time.process_time() > until or planned == bound):
             break
+        point = points[number]
         try:
             plan = make_plan(
                 replace(loaded, workflow=space.at(point)),
@@ -140,12 +142,49 @@ def plan_search(
             continue
         planned += 1
         waiting |= {step.digest: step for step in plan.steps if not step.cached}
-        chosen = chosen or plan
+        if chosen is None:
+            chosen = plan
+            points[number + 1 :] = random.Random(0).sample(points[number + 1 :], len(points) - number - 1)
     if chosen is None:
         assert first is not None
         raise first
-    search = Search(loaded, space, most(space, strategy), tuple(waiting.values()), planned)
+    steps = tuple(waiting.values())
+    search = Search(loaded, space, bound, steps, _times(steps, space, bound or planned))
     return replace(chosen, search=search, notes=(*chosen.notes, note(space, strategy)))
+
+
+def _times(steps: Sequence[PlannedStep], space: Space, candidates: int) -> dict[str, float]:
+    """Return how many Steps of each name all candidates have, for each of that name in ``steps``."""
+    different = different_prefixes(space, candidates)
+    last = next(reversed(different), "")
+    found = {}
+    for name, planned in Counter(step.name for step in steps).items():
+        after = last if name == EVALUATE_FINAL else name.removeprefix("evaluate ")
+        found[name] = max(1.0, different.get(after, 1) / planned)
+    return found
+
+
+def different_prefixes(space: Space, candidates: int) -> dict[str, int]:
+    """Return for each pass how many results of it so many candidates have: those with the same choices share one.
+
+    Counted on candidates drawn at random.
+    """
+    names = list(space.workflow.passes)
+    place = {FLOWS: 0} | {name: index for index, name in enumerate(names)}
+    owner = {each.name: place[each.name.partition(".")[0]] for each in space.dimensions}
+    if space.size is None:  # hardly two have the same value of a range
+        first = min(owner[each.name] for each in space.dimensions if not each.choices)
+        before = {
+            index: math.prod(len(each.choices) for each in space.dimensions if owner[each.name] <= index)
+            for index in range(first)
+        }
+        return {name: min(candidates, before.get(index, candidates)) for index, name in enumerate(names)}
+    points = list(islice(space.points(), COUNTED))
+    drawn = random.Random(0).sample(points, min(candidates, len(points)))
+    return {
+        name: len({tuple((key, repr(value)) for key, value in point.items() if owner[key] <= index) for point in drawn})
+        for index, name in enumerate(names)
+    }
 
 
 def most(space: Space, strategy: SearchStrategy) -> int | None:

@@ -324,7 +324,7 @@ class _Study:
             for each in list(run.runners.values()):
                 each.abort()
 
-        estimates = [step.estimate.memory for step in plan.steps if step.estimate is not None and not step.cached]
+        estimates = [step.estimate.needed for step in plan.steps if step.estimate is not None and not step.cached]
         self.room.enter(max(estimates, default=0))
         run.runners = self.idle.pop() if self.idle else {}
         timer = threading.Timer(limit, give_up)

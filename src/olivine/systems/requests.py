@@ -61,7 +61,7 @@ def _remedy(planned: PlannedStep) -> str:
     """Return what helps if memory runs out: what takes less than the estimate, which was too low then."""
     if planned.estimate is None or not planned.estimate.lighter:
         return ""
-    return remedies(planned.name, planned.step.kind, planned.estimate, planned.estimate.memory)
+    return remedies(planned.name, planned.step.kind, planned.estimate, planned.estimate.needed)
 
 
 def reference(source: Source) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from olivine.config.schema import DataConfig
 from olivine.passes.base import PlanContext
 from olivine.passes.effort import Effort
-from olivine.passes.estimate import LARGEST_SHARD, LIBRARIES, STARTING, Estimate
+from olivine.passes.estimate import LIBRARIES, STARTING, Estimate
 from olivine.passes.finetune.target_modules import matching, ranks_of
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ FOUR_BIT = 0.57
 """Bytes of a weight in NF4 with double quantisation, scales included."""
 CUDA = 600 * 2**20
 """Bytes of GPU memory that the driver, and the libraries' kernels and workspaces, take."""
+AT_ONCE = 5_000_000_000
+"""Bytes of weights that are on a GPU in their own type while they are converted: a file of them, at most."""
 EFFICIENCY = 0.7
 """Share of the rate of a large matrix product that training's products reach."""
 
@@ -64,7 +66,7 @@ def keep_within(
         return params, []
 
     def takes(candidate: ParamsT) -> int:
-        return _estimate(candidate, context, data, four_bit=four_bit, own_base=own_base).memory
+        return _estimate(candidate, context, data, four_bit=four_bit, own_base=own_base).needed
 
     if takes(params) <= limit:
         return params, []
@@ -194,7 +196,7 @@ def _estimate(
     layer = tokens * (16 * hidden + 6 * intermediate) * width
     activations = tokens * hidden * layers * width + layer * 7 // 2 if checkpointing else layer * (layers + 1)
     converted = four_bit or width * model.parameters != model.weights
-    loading = base + (min(model.weights, LARGEST_SHARD) if converted else 0)
+    mapped = model.weights if converted else 0  # all files stay mapped until everything has been converted
     # What is trained in full is there beside the base's own: itself, its gradient and two moments.
     training = base + trained * STATE + saved * 4 * width + activations
     output = trained * 4 + saved * width + (model.weights if own_base else 0)
@@ -202,11 +204,13 @@ def _estimate(
     if own_base:
         effort += Effort(written=model.weights, read=model.weights, products=40.0 * model.parameters * params.r)
     if context.host.device == "gpu":
-        held = LIBRARIES + min(model.weights, LARGEST_SHARD)
-        vram = {"loading": CUDA + loading, "training": CUDA + training}
-        return Estimate({"loading": held}, output, trained * 12 + saved * 3 * width, vram, effort)
-    phases = {"loading": LIBRARIES + loading, "training": LIBRARIES + training}
-    return Estimate(phases, output, trained * 12 + saved * 3 * width, {}, effort)
+        vram = {"loading": CUDA + base + (min(model.weights, AT_ONCE) if converted else 0), "training": CUDA + training}
+        phases, mapped = {"loading": LIBRARIES + model.weights}, model.weights
+    else:
+        vram = {}
+        phases = {"loading": LIBRARIES + base + mapped, "training": LIBRARIES + training}
+    temporary = trained * 12 + saved * 3 * width
+    return Estimate(phases, output, temporary, vram, effort, mapped={"loading": mapped} if mapped else {})
 
 
 def _base_bytes(context: PlanContext, width: int, *, four_bit: bool) -> int:
