@@ -19,6 +19,7 @@ from pathlib import Path
 from olivine.errors import OlivineError, StepError
 from olivine.models.genai import disable_telemetry
 from olivine.passes.base import RunContext
+from olivine.passes.importing import uncollected
 
 
 def build(source: Path, output: Path, precision: str, provider: str, arguments: Sequence[str], scratch: Path) -> None:
@@ -35,7 +36,8 @@ def build(source: Path, output: Path, precision: str, provider: str, arguments: 
     Raises:
         StepError: the builder failed.
     """
-    from onnxruntime_genai.models import builder
+    with uncollected():
+        from onnxruntime_genai.models import builder
 
     disable_telemetry()
     shutil.rmtree(scratch, ignore_errors=True)  # of a build that was killed

@@ -22,9 +22,8 @@ def try_result(context: RunContext, precision: str, folder: Path) -> None:
     from olivine.models.genai import GenaiModel
 
     context.progress(1, 1, message="trying the result")
-    size = sum(file.stat().st_size for file in folder.iterdir())
     try:
-        mapped = context.target.device == "cpu" and size >= LARGE
+        mapped = context.target.device == "cpu" and _weights(folder) >= LARGE
         model = GenaiModel(folder, context.target, mapped=mapped)
         logits, _ = model.step([model.bos_id if model.bos_id is not None else 0])
     except OlivineError as error:
@@ -45,3 +44,17 @@ def try_result(context: RunContext, precision: str, folder: Path) -> None:
             why=f"precision {precision} may be too narrow for its weights",
             remedy="use bf16 or fp32, or int4 with use_cuda_bf16; nothing was kept",
         )
+
+
+def _weights(folder: Path) -> int:
+    """Return the bytes of weights that the graphs in ``folder`` use: a trial uses few of those in its data file."""
+    import onnx
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    total = 0
+    for file in folder.glob("*.onnx"):
+        total += file.stat().st_size
+        for tensor in onnx.load(str(file), load_external_data=False).graph.initializer:
+            if uses_external_data(tensor):
+                total += ExternalDataInfo(tensor).length or 0
+    return total

@@ -16,6 +16,7 @@ from olivine.passes.base import Accelerator, Format, Pass, PassResult, PlanConte
 from olivine.passes.estimate import Estimate
 from olivine.passes.finetune.adapter_params import AdapterParams
 from olivine.passes.finetune.needless_imports import taken_for_missing
+from olivine.passes.importing import uncollected
 
 if TYPE_CHECKING:
     from olivine.data.sequences import Sequences
@@ -196,6 +197,8 @@ class AdapterPass(Pass[AdapterParamsT]):
         base = read_checkpoint(context.inputs["model"])
         on_gpu = context.host.device == "gpu"
         context.progress(0, None, message="loading libraries")
+        with uncollected():
+            _import_libraries(four_bit=self.four_bit)
         _quiet()
         tokenizer = load_tokenizer(base)
         context.progress(0, None, message="reading data")
@@ -459,6 +462,16 @@ def save_adapter(model: Any, output: Path, base_name: str, base: Checkpoint) -> 
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     for source in base.tokenizer_files:
         shutil.copyfile(source, output / source.name)
+
+
+def _import_libraries(*, four_bit: bool) -> None:
+    """Import all that training needs, so that it is done at once."""
+    import torch  # noqa: F401
+
+    with _without_bitsandbytes() if not four_bit else contextlib.nullcontext():
+        import peft  # noqa: F401
+    with taken_for_missing("datasets"):  # see training.py
+        from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer  # noqa: F401
 
 
 def _quiet() -> None:
