@@ -180,16 +180,6 @@ def test_a_hub_data_set_that_cannot_be_had_says_what_to_do(monkeypatch: pytest.M
         survey(config)
 
 
-def test_what_datasets_loads_is_read_with_slices(tmp_path: Path) -> None:
-    pytest.importorskip("datasets")
-    from olivine.data.rows import _hub_records
-
-    (tmp_path / "train.jsonl").write_text(lines(TONES))
-    config = DataConfig(name="d", data_name=str(tmp_path), split="train[2:4]")
-    records = list(_hub_records(config))
-    assert [(record.values, record.line) for record in records] == [(TONES[2], 1), (TONES[3], 2)]  # type: ignore[union-attr]
-
-
 # Finding files --------------------------------------------------------------------------------------------------------
 
 

@@ -1,8 +1,8 @@
-"""A Hugging Face hub on this machine that serves one model, slowly, in parts, damaged, or not at all.
+"""A Hugging Face hub on this machine that serves one model or data set, slowly, in parts, damaged, or not at all.
 
 It speaks what ``huggingface_hub`` asks for: what a revision is (``/api/models/ID/revision/REV``) and holds
-(``/api/models/ID/tree/COMMIT``), and its files (``/ID/resolve/COMMIT/FILE``) with their length, their digest as ETag,
-and parts of them (``Range``).
+(``/api/models/ID/tree/COMMIT``, ``paths-info``), and its files (``/ID/resolve/COMMIT/FILE``) with their length, their
+digest as ETag, and parts of them (``Range``).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from random import Random
+from urllib.parse import parse_qs
 
 COMMIT = "c0ffee" * 6 + "c0ff"
 MODEL = "org/pico"
@@ -45,15 +46,28 @@ class FaultyHub:
 
     Args:
         model: folder that it serves as ``org/pico``.
+        kind: ``models``, or ``datasets``.
         faults: what may go wrong.
         rate: how often, from 0 to 1, something does.
         seed: of the chance.
 
     Attributes:
         seen: how often each fault was made, and ``whole``, how often an answer was right.
+        asked: the paths that were asked for.
     """
 
-    def __init__(self, model: Path, *, faults: tuple[str, ...] = FAULTS, rate: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: Path,
+        *,
+        kind: str = "models",
+        faults: tuple[str, ...] = FAULTS,
+        rate: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.api = f"/api/{kind}/{MODEL}"
+        self.resolve = f"/{MODEL}/resolve/" if kind == "models" else f"/{kind}/{MODEL}/resolve/"
+        self.asked: list[str] = []
         self.files = {file.name: file.read_bytes() for file in sorted(model.iterdir()) if file.is_file()}
         self.faults = faults
         self.rate = rate
@@ -100,7 +114,8 @@ class FaultyHub:
 
             def answer(self, *, body: bool) -> None:
                 path = self.path.partition("?")[0]
-                of_a_file = path.startswith(f"/{MODEL}/resolve/")
+                hub.asked.append(path)
+                of_a_file = path.startswith(hub.resolve)
                 fault = hub.fault(of_a_file and body)
                 if fault == "slow":
                     time.sleep(1.5)
@@ -110,14 +125,25 @@ class FaultyHub:
                     return
                 if fault == "busy":
                     self.say(503, b"busy", {}, body)
-                elif path.startswith(f"/api/models/{MODEL}/revision/"):
+                elif path.startswith(f"{hub.api}/revision/") or path == hub.api:
                     self.say(200, hub.listing(), {"Content-Type": "application/json"}, body)
-                elif path.startswith(f"/api/models/{MODEL}/tree/"):
+                elif path.startswith(f"{hub.api}/tree/"):
                     self.say(200, hub.tree(), {"Content-Type": "application/json"}, body)
                 elif of_a_file and fault != "missing":
-                    self.file(path.split("/", 5)[5], fault, body)
+                    self.file(path.removeprefix(hub.resolve).split("/", 1)[1], fault, body)
                 else:
                     self.say(404, b"", {"X-Error-Code": "EntryNotFound"}, body)
+
+            def do_POST(self) -> None:
+                hub.asked.append(self.path)
+                asked = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+                fields = json.loads(asked) if asked.startswith("{") else parse_qs(asked)
+                wanted = fields.get("paths", [])
+                if not self.path.startswith(f"{hub.api}/paths-info/"):
+                    self.say(404, b"", {"X-Error-Code": "EntryNotFound"}, body=True)
+                    return
+                entries = [each for each in json.loads(hub.tree()) if each["path"] in wanted]
+                self.say(200, json.dumps(entries).encode(), {"Content-Type": "application/json"}, body=True)
 
             def file(self, name: str, fault: str, body: bool) -> None:
                 content = hub.files.get(name)

@@ -31,6 +31,8 @@ def identity(config: DataConfig, digest_file: Callable[[Path], str], digest_tree
         content = [[form, digest_file(file)] for file, form in source.files]
         for key in ("data_name", "subset", "data_dir", "revision"):
             how.pop(key)
+    elif source.kind == "hub":
+        content = config.data_files
     elif config.data_name is not None and Path(config.data_name).expanduser().is_dir():
         content = digest_tree(Path(config.data_name).expanduser())
         how.pop("data_name")

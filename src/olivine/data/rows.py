@@ -15,7 +15,7 @@ from olivine.data.formats import Meter, Row, Unreadable, count_rows, read_file, 
 from olivine.data.sequences import check_config
 from olivine.data.sources import Slice, Source, data_files, find_source, nearest, parse_split
 from olivine.data.templates import problem_in, shape_of
-from olivine.errors import DataError, Location, OlivineError, Problem, UnavailableError
+from olivine.errors import DataError, Location, OlivineError, Problem
 
 __all__ = ["Row", "RowSet", "Survey", "data_files", "find_problems", "iter_rows", "read_rows", "survey"]
 
@@ -135,8 +135,10 @@ def survey(config: DataConfig, limit_bytes: int = 64 << 20, *, columns: Collecti
     """
     source = find_source(config)
     if source.kind == "hub":
-        _check_hub(config)
-        return Survey((), None, False, (), notes=(f"{config.data_name} is read from the hub when the run gets there",))
+        from olivine.data.hub import check_hub
+
+        check_hub(config)
+        return Survey((), None, False, (), notes=(f"{config.data_name} is fetched from the hub when this is run",))
     state = tuple((str(file), status.st_size, status.st_mtime_ns) for file, status in _stats(source))
     used = None if columns is None else tuple(columns)
     if used is None:
@@ -341,67 +343,13 @@ def _stats(source: Source) -> Iterator[tuple[Path, os.stat_result]]:
 
 def _hub_records(config: DataConfig) -> Iterator[Row | Problem]:
     """Yield the rows of a hub data set without decoding images or sound."""
-    table = _load_from_hub(config).with_format("arrow")
+    from olivine.data.hub import load_hub_data
+
+    table = load_hub_data(config, config.split).dataset.with_format("arrow")
     number = 1
     for batch in table.iter(batch_size=1000):
         yield from read_table(batch, str(config.data_name), number)
         number += batch.num_rows
-
-
-def _load_from_hub(config: DataConfig) -> Any:
-    try:
-        import datasets
-        from datasets.exceptions import DatasetNotFoundError, DatasetsError
-    except ModuleNotFoundError as error:
-        raise UnavailableError(
-            "data sets from the hub need the package datasets, which is not installed",
-            remedy="`pip install 'olivine[finetune]'`",
-        ) from error
-    name = str(config.data_name)
-    try:
-        return datasets.load_dataset(
-            name,
-            config.subset,
-            data_dir=config.data_dir,
-            data_files=config.data_files,
-            split=config.split,
-            revision=config.revision,
-        )
-    except (DatasetNotFoundError, OSError) as error:
-        raise _unreachable(name, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
-    except (DatasetsError, ValueError, RuntimeError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
-        raise DataError(
-            f"the hub data set {name} cannot be read: {reason}",
-            where=Location(path="data_name"),
-            remedy="check subset, split and data_files against the data set's page",
-        ) from error
-
-
-def _check_hub(config: DataConfig) -> None:
-    """Say now what would fail later: the hub is switched off, and the data set is not in this machine's cache."""
-    if not any(
-        os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE")
-        for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
-    ):
-        return
-    home = Path(
-        os.environ.get("HF_HOME", Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface")
-    )
-    name = str(config.data_name)
-    built = Path(os.environ.get("HF_DATASETS_CACHE", home / "datasets")) / name.replace("/", "___")
-    fetched = Path(os.environ.get("HF_HUB_CACHE", home / "hub")) / ("datasets--" + name.replace("/", "--"))
-    if not built.is_dir() and not fetched.is_dir():
-        raise _unreachable(name, "the hub is switched off (HF_HUB_OFFLINE or HF_DATASETS_OFFLINE)")
-
-
-def _unreachable(name: str, why: str) -> UnavailableError:
-    return UnavailableError(
-        f"the data set {name} is not on this machine, and the hub does not give it out",
-        where=Location(path="data_name"),
-        why=why,
-        remedy="check the name and the network, log in if it is gated, or use local files: data_files: train.jsonl",
-    )
 
 
 # Words ----------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypeVar
 
 from olivine.errors import ModelError, UnavailableError
 from olivine.store.disk import bad_name
@@ -30,6 +31,9 @@ _DOWNLOADS = 3
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Between one try and the next, while the hub is busy or breaks off."""
 _LEFT_OUT = ("onnx/*", "original/*", "*/*.safetensors")
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -110,8 +114,8 @@ def fetch(model_path: str, revision: str | None = None, *, code: bool = False) -
     unreachable = http_error()
     try:
         for _ in range(_DOWNLOADS):
-            folder = _patiently(download, passing=(unreachable, OSError), final=errors.RepositoryNotFoundError)
-            damaged = _remove_damaged(Path(folder))
+            folder = patiently(download, passing=(unreachable, OSError), final=errors.RepositoryNotFoundError)
+            damaged = remove_damaged(Path(folder))
             if not damaged:
                 break
         else:
@@ -158,7 +162,12 @@ def fetch(model_path: str, revision: str | None = None, *, code: bool = False) -
     return found
 
 
-def _patiently(download: Callable[[], str], *, passing: tuple[type[Exception], ...], final: type[Exception]) -> str:
+def patiently(
+    download: Callable[[], T],
+    *,
+    passing: tuple[type[Exception], ...],
+    final: type[Exception] | tuple[type[Exception], ...],
+) -> T:
     """Return what ``download`` does, which is tried again after a fault that may pass.
 
     What it has brought is not asked for again. Where nobody answers at all, waiting would only delay saying so.
@@ -189,7 +198,7 @@ def _nobody_answers(error: BaseException) -> bool:
     return False
 
 
-def _remove_damaged(snapshot: Path) -> list[str]:
+def remove_damaged(snapshot: Path) -> list[str]:
     """Remove from the hub's cache what has not the digest that it is named for; return the names, sorted.
 
     The cache names a file's content for the hub's ETag: large files by their SHA-256, others by the SHA-1 of their Git

@@ -33,15 +33,35 @@ class DataPlanning(Ground):
                 self.data_here[name] = config
                 self.stay.add(name)
                 return config
+            on_hub = is_on_hub(config)
             try:
-                config = data_here(config, self.fetcher, self._note)
+                config = self._hub_data(config) if on_hub else data_here(config, self.fetcher, self._note)
             except OlivineError as error:
-                self._error(error, f"data_configs.{name}.data_files")
+                self._error(error, f"data_configs.{name}" + ("" if on_hub else ".data_files"))
                 # It is said once; rows that are not here need not be missed, too.
                 self.checked.add(name)
                 self.identities[name] = None
             self.data_here[name] = config
         return self.data_here[name]
+
+    def _hub_data(self, config: DataConfig) -> DataConfig:
+        """Return a data config of the hub with the folder in the Store; what is kept of the run names the commit."""
+        from olivine.planning.elsewhere import hub_data_here
+
+        if data_stays(self.workflow, config.name):
+            if not self.fetch_models:
+                return config
+            from olivine.data.hub import commit_of, data_is_offline
+
+            pinned = config if data_is_offline() else config.model_copy(update={"revision": commit_of(config)})
+            found = pinned
+        else:
+            both = hub_data_here(config, self.fetcher, self._note, fetch=self.fetch_models)
+            found, pinned = both.here, both.pinned
+        self.pinned[config.name] = pinned
+        configs = [pinned if each.name == config.name else each for each in self.workflow.data_configs]
+        self.workflow = self.workflow.model_copy(update={"data_configs": configs})
+        return found
 
     def _check_data(self, config: DataConfig) -> None:
         """Check a data config and its rows, once."""
@@ -86,7 +106,7 @@ class DataPlanning(Ground):
                 self.identities[config.name] = identity_of(config, self._version_at)
                 return self.identities[config.name]
             self.surveys[config.name] = survey(config)
-            found = identity(config, self.store.digest_file, self.store.digest_tree)
+            found = identity(self.pinned.get(config.name, config), self.store.digest_file, self.store.digest_tree)
         except OlivineError as error:
             self._error(error, f"data_configs.{config.name}")
         self.identities[config.name] = found
@@ -100,6 +120,16 @@ class DataPlanning(Ground):
             if surveyed is not None and surveyed.rows is not None and surveyed.first_rows:
                 found[key] = DataSize(surveyed.rows, _characters(config, surveyed))
         return found
+
+
+def is_on_hub(config: DataConfig) -> bool:
+    """Return whether a data config names a data set of the hub; what is wrong with it is not said here."""
+    from olivine.data.sources import find_source
+
+    try:
+        return find_source(config).kind == "hub"
+    except OlivineError:
+        return False
 
 
 def _characters(config: DataConfig, survey: Survey) -> float:

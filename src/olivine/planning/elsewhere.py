@@ -30,6 +30,19 @@ class Absent:
     note: str
 
 
+@dataclass(frozen=True)
+class HubDataHere:
+    """A data config that names a data set of the hub.
+
+    Attributes:
+        here: with the folder in the Store; as it was given if it is not there.
+        pinned: with the commit.
+    """
+
+    here: DataConfig
+    pinned: DataConfig
+
+
 def data_here(config: DataConfig, fetcher: Fetcher, note: Callable[[str], None]) -> DataConfig:
     """Return a data config with the paths, in the Store, of what its ``data_files`` name by addresses.
 
@@ -50,6 +63,28 @@ def data_here(config: DataConfig, fetcher: Fetcher, note: Callable[[str], None])
         note(str(fetched))
         files += [str(fetched.path / name) for name in fetched.names]
     return config.model_copy(update={"data_files": files})
+
+
+def hub_data_here(config: DataConfig, fetcher: Fetcher, note: Callable[[str], None], *, fetch: bool) -> HubDataHere:
+    """Return a data config that names a data set of the hub: as it is in the Store, and as it is to be kept.
+
+    Args:
+        fetch: fetch it if it is not in the Store; else it is left for the run.
+
+    Raises:
+        OlivineError: as :func:`olivine.storage.hub_data.fetch_data_set`.
+    """
+    from olivine.storage.hub_data import fetch_data_set, known_data_set
+
+    found = fetch_data_set(config, fetcher) if fetch else known_data_set(config, fetcher)
+    if found is None:
+        return HubDataHere(config, config)
+    note(str(found))
+    nowhere = dict.fromkeys(("subset", "data_dir", "data_files", "revision"))
+    return HubDataHere(
+        config.model_copy(update={"data_name": str(found.path), **nowhere}),
+        config.model_copy(update={"revision": found.version}),
+    )
 
 
 def model_here(

@@ -60,6 +60,7 @@ class Ground:
         self.fetch_models = fetch_models
         self.online = True
         self.data_here: dict[str, DataConfig] = {}
+        self.pinned: dict[str, DataConfig] = {}
         self.stay: set[str] = set()
         self.problems: list[Problem] = []
         self.unavailable: list[Problem] = []

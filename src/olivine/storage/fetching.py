@@ -96,7 +96,7 @@ class Fetcher:
     patience: Callable[[], Patience] | None = None
 
     def __post_init__(self) -> None:
-        self._asked: dict[str, Fetched] = {}
+        self.asked: dict[str, Fetched] = {}  # by key: what this run has looked at already
 
     @cached_property
     def origins(self) -> Origins:
@@ -107,7 +107,7 @@ class Fetcher:
 
     def known(self, text: str, select: Selection = everything) -> Fetched | None:
         """Return what was fetched before of an address, without asking anybody; ``None`` if it has to be fetched."""
-        return self._known(self._key(text, select))
+        return self.recall(self._key(text, select))
 
     def look(self, text: str, select: Selection = everything) -> list[Entry]:
         """Return what would be fetched: asks, and moves nothing.
@@ -137,11 +137,11 @@ class Fetcher:
         from olivine.storage.remote import version_of
 
         key = self._key(text, select)
-        if key in self._asked:
-            return self._asked[key]
-        found = self._known(key)
+        if key in self.asked:
+            return self.asked[key]
+        found = self.recall(key)
         if found is not None and not (self.refresh and not parse(text).fixed):
-            self._asked[key] = found
+            self.asked[key] = found
             return found
         shown = str(parse(text))
         entries = self.look(text, select)
@@ -153,9 +153,9 @@ class Fetcher:
             before = artifact is not None
             if artifact is None:
                 artifact = self._make(digest, entries, shown, version)
-        self._record(key, shown, artifact, version)
-        self._asked[key] = _fetched(shown, artifact, version, artifact.manifest.created, before)
-        return self._asked[key]
+        self.remember(key, shown, artifact, version)
+        self.asked[key] = fetched(shown, artifact, version, artifact.manifest.created, before)
+        return self.asked[key]
 
     def _key(self, text: str, select: Selection) -> str:
         """Return the key of an address: what it names, wherever and by whomever it is read."""
@@ -170,7 +170,8 @@ class Fetcher:
                 content["cloud"] = self.client.cloud
         return digest_json(content)
 
-    def _known(self, key: str) -> Fetched | None:
+    def recall(self, key: str) -> Fetched | None:
+        """Return what was fetched before under a key."""
         try:
             record = json.loads(self._path(key).read_text("utf-8"))
             digest, version, address, when = (record[name] for name in ("digest", "version", "address", "fetched"))
@@ -182,12 +183,13 @@ class Fetcher:
         with contextlib.suppress(OSError):
             os.utime(self._path(key))  # what is used is not collected
         self.store.record_use([digest])
-        return replace(_fetched(str(address), artifact, str(version), float(when), True), asked=False)
+        return replace(fetched(str(address), artifact, str(version), float(when), True), asked=False)
 
     def _path(self, key: str) -> Path:
         return self.store.shared_dir / "fetched" / f"{key}.json"
 
-    def _record(self, key: str, shown: str, artifact: Artifact, version: str) -> None:
+    def remember(self, key: str, shown: str, artifact: Artifact, version: str) -> None:
+        """Keep which artifact holds what was fetched under a key."""
         path = self._path(key)
         content = {
             "address": shown,
@@ -301,7 +303,8 @@ class _Progress:
         self._tell(f"fetching {self._what}: {size_in_words(self._done)}{share}")
 
 
-def _fetched(shown: str, artifact: Artifact, version: str, when: float, before: bool) -> Fetched:
+def fetched(shown: str, artifact: Artifact, version: str, when: float, before: bool) -> Fetched:
+    """Return what an artifact holds that was fetched."""
     return Fetched(
         address=shown,
         path=artifact.path,
