@@ -67,7 +67,7 @@ class Copy(Pass[CopyParams]):
         if params.behave == "hang":
             threading.Event().wait()
         if params.behave == "busy":
-            end = time.monotonic() + 4
+            end = time.monotonic() + float(os.environ.get("COPY_SECONDS", "4"))
             while time.monotonic() < end:
                 pass
         if params.behave == "nothing":

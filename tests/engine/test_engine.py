@@ -242,6 +242,28 @@ def test_a_worker_that_is_only_slow_is_not_stopped(project) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("where", ["passes.first.timeout", "engine.step_timeout"])
+def test_a_worker_that_computes_for_ever_is_stopped_after_the_time_that_it_may_take(project, where: str) -> None:
+    project.write(first={"behave": "busy"})
+    stopped = project.olivine("run", "workflow.json", "--set", f"{where}=6", COPY_SECONDS="600")
+    assert stopped.returncode == 1, stopped.stderr
+    said = " ".join(stopped.stderr.split())
+    assert "passes.first: first was stopped: it was not done after 6 s" in said
+    assert "timeout of the pass, or with engine.step_timeout" in said
+    log = next(project.cache.glob("runs/*/log.txt")).read_text()
+    assert "copy_plugin.py" in log
+    project.write(first={"behave": "well"})
+    assert project.olivine("run", "workflow.json", "--set", f"{where}=100").returncode == 0
+
+
+def test_the_time_that_a_step_may_take_is_no_part_of_what_it_makes(project) -> None:
+    project.write(first={"timeout": 100})
+    assert project.olivine("run", "workflow.json").returncode == 0
+    project.write(first={})
+    assert project.olivine("run", "workflow.json").returncode == 0
+    assert project.times_run() == 1
+
+
 def test_what_another_machine_has_made_is_taken_from_the_shared_cache(project) -> None:
     project.write(first={"mark": "a"}, second={"mark": "b"})
     team = project.folder / "team"

@@ -469,13 +469,15 @@ class PassConfig(Node):
     """``true``: a search also tries to leave this pass out."""
     disable_search: bool | None = None
     """``true``: a search leaves this pass's parameters at what they are here."""
+    timeout: float | None = Field(default=None, gt=0)
+    """Seconds that this pass may take, if not the engine's ``step_timeout``."""
     params: dict[str, Any] = {}
     """Filled from the keys beside ``type``."""
 
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, value: Any) -> Any:
-        return gather(value, {"type", "host", "evaluator", "disable_search", "optional"})
+        return gather(value, {"type", "host", "evaluator", "disable_search", "optional", "timeout"})
 
 
 GoalType = Literal[
@@ -683,6 +685,9 @@ class Engine(Node):
     hang_timeout: float | None = Field(default=1800, gt=0)
     """Seconds after which a Step is stopped whose worker neither says, computes, reads nor writes anything; ``null``:
     never. A Step that is only slow is not stopped."""
+    step_timeout: float | None = Field(default=None, gt=0)
+    """Seconds that a Step may take; one that takes longer is stopped, whatever it does. A pass may say its own with
+    ``timeout``. Default: as long as it likes."""
     log_severity_level: int = Field(default=1, ge=0, le=4)
     """How much of what libraries log goes to the run's log file: 0 everything, 4 only fatal errors."""
 

@@ -238,6 +238,7 @@ class Planner(InputModelPlanning, EvaluationPlanning):
                 reads_hub=reads_hub(sources, data),
                 estimate=replace(estimate, output=estimate.output + facts.beside) if estimate is not None else None,
                 notes=tuple(notes),
+                timeout=config.timeout,
                 surveys={
                     config.name: self.surveys[config.name] for config in data.values() if config.name in self.surveys
                 },

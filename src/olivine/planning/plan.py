@@ -66,6 +66,7 @@ class PlannedStep:
         spreads: whether several processes can share its work.
         reads_hub: whether it may read the Hugging Face hub while it runs.
         notes: decisions worth telling.
+        timeout: seconds that it may take, if its pass says so itself.
         estimate: what it will take; ``None`` if that cannot be told (a model that is not on this machine yet).
     """
 
@@ -84,6 +85,7 @@ class PlannedStep:
     spreads: bool = False
     reads_hub: bool = False
     notes: tuple[str, ...] = ()
+    timeout: float | None = None
     surveys: Mapping[str, Survey] = field(default_factory=dict)
     estimate: Estimate | None = None
 

@@ -37,6 +37,7 @@ class StepRequest:
         remedy: what helps if memory runs out; empty if only more memory does.
         rates: file that keeps how fast this machine is; if it is not there, a worker measures it after a long Step.
         hang_timeout: seconds that the worker may neither speak nor work; after them the Step is stopped.
+        timeout: seconds that the Step may take, whatever its worker does; after them it is stopped.
         log_level: what of the libraries' logging goes to ``log``, in the numbers of Python's logging.
         requires: the packages that the worker needs, as ``pip`` takes them.
         spreads: whether several processes can share the work.
@@ -67,6 +68,7 @@ class StepRequest:
     remedy: str = ""
     rates: str = ""
     hang_timeout: float | None = None
+    timeout: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the request as a JSON object."""

@@ -175,6 +175,20 @@ def hung(step: str, seconds: float) -> StepError:
     )
 
 
+def too_long(step: str, seconds: float) -> StepError:
+    """Return the error for a worker that was stopped because its Step took longer than ``seconds``."""
+    return StepError(
+        Problem(
+            f"{step} was stopped: it was not done after {seconds:g} s, and the configuration allows no more",
+            None,
+            "",
+            "see the end of the log for where it stood, and run the same command again, which goes on from the last "
+            "checkpoint if the pass keeps any; if it only needs longer, allow more with timeout of the pass, or with "
+            "engine.step_timeout",
+        )
+    )
+
+
 def _gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 

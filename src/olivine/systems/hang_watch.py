@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 
-from olivine.systems.watch import Watch
+from olivine.systems.watch import Watch, stop
 
 INTERVAL_S = 5.0
 IDLE_SHARE = 0.005
@@ -52,7 +51,7 @@ class HangWatch(Watch):
             self._said = False
             if idle >= self.limit:
                 self.hung = True
-                self._stop()
+                stop(self._pid)
                 return
 
     def _activity(self) -> tuple[float, int] | None:
@@ -76,16 +75,3 @@ class HangWatch(Watch):
                     moved += getattr(counters, "read_chars", counters.read_bytes)
                     moved += getattr(counters, "write_chars", counters.write_bytes)
         return seconds, moved
-
-    def _stop(self) -> None:
-        """Have the worker write into the log where it is, and kill it."""
-        import psutil
-
-        with contextlib.suppress(psutil.Error):
-            worker = psutil.Process(self._pid)
-            tree = [worker, *worker.children(recursive=True)]
-            if hasattr(signal, "SIGUSR1"):  # the worker has faulthandler listen to it
-                worker.send_signal(signal.SIGUSR1)
-                time.sleep(0.5)
-            for each in reversed(tree):
-                each.kill()

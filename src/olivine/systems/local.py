@@ -19,9 +19,10 @@ from olivine.hardware.machine import this_machine
 from olivine.hardware.memory import killed_for_memory, memory_limit_bytes
 from olivine.redaction import environment_for_child, redact
 from olivine.systems.base import Failure, Report, Runner, StepAnswer, StepRequest
-from olivine.systems.failures import beyond_limit, hung, killed
+from olivine.systems.failures import beyond_limit, hung, killed, too_long
 from olivine.systems.hang_watch import HangWatch
 from olivine.systems.memory_watch import MemoryWatch
+from olivine.systems.time_limit import TimeLimit
 
 if TYPE_CHECKING:
     from olivine.systems.registry import Site
@@ -72,15 +73,18 @@ class LocalRunner(Runner):
         worker = self.start()
         watch = MemoryWatch(worker.pid, request.max_memory)
         hang = HangWatch(worker.pid, request.hang_timeout) if request.hang_timeout is not None else None
+        time = TimeLimit(worker.pid, request.timeout) if request.timeout is not None else None
         before = killed_for_memory()
         try:
-            with watch, hang or contextlib.nullcontext():
+            with watch, hang or contextlib.nullcontext(), time or contextlib.nullcontext():
                 return self._converse(worker, request, report, hang.heard if hang is not None else lambda: None)
         except _Ended as end:
             if watch.limit is not None and watch.exceeded:
                 raise beyond_limit(request.name, watch.exceeded, watch.limit, request.remedy) from None
             if hang is not None and hang.hung:
                 raise hung(request.name, hang.limit) from None
+            if time is not None and time.exceeded:
+                raise too_long(request.name, time.limit) from None
             raise killed(
                 request.name,
                 -end.code if end.code < 0 else None,
@@ -136,7 +140,7 @@ class LocalRunner(Runner):
 
     def _spawn(self, environment: dict[str, str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [self._python, "-m", "olivine", "worker"],
+            [self._python, "-P", "-m", "olivine", "worker"],  # -P: nothing is imported from the current folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -50,6 +50,7 @@ def step_request(
         remedy=_remedy(planned),
         rates=str(rates_file(plan.cache_dir, this_machine())),
         hang_timeout=plan.workflow.engine.hang_timeout,
+        timeout=planned.timeout or plan.workflow.engine.step_timeout,
         digest=planned.digest,
         requires=list(planned.requires),
         spreads=planned.spreads,

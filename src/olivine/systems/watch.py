@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import threading
+import time
 from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
@@ -29,3 +32,17 @@ class Watch(ABC):
     ) -> None:
         self._over.set()
         self._thread.join()
+
+
+def stop(pid: int) -> None:
+    """Have a worker write into the log where it is, and kill it and its children."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        worker = psutil.Process(pid)
+        tree = [worker, *worker.children(recursive=True)]
+        if hasattr(signal, "SIGUSR1"):  # the worker has faulthandler listen to it
+            worker.send_signal(signal.SIGUSR1)
+            time.sleep(0.5)
+        for each in reversed(tree):
+            each.kill()
