@@ -121,15 +121,36 @@ def _stored_token() -> str:
         return ""
 
 
-class Redacting:
-    """A text stream that takes secrets out of what is written to another one."""
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What a terminal acts on instead of showing it, and what turns the order of letters round."""
 
-    def __init__(self, stream: TextIO) -> None:
+
+def visible(text: str) -> str:
+    """Return ``text`` with what a terminal would act on written out: a name may hold whatever its author liked."""
+    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+class Redacting:
+    """A text stream that takes secrets out of what is written to another one, and on a terminal also what it acts on.
+
+    Args:
+        stream: the other one.
+        drawn: whether what is written moves the cursor and colours on purpose.
+    """
+
+    def __init__(self, stream: TextIO, *, drawn: bool = False) -> None:
         self._stream = stream
+        self._drawn = drawn
+
+    @property
+    def for_drawing(self) -> Redacting:
+        """The same stream for what draws: it sees to names itself."""
+        return Redacting(self._stream, drawn=True)
 
     def write(self, text: str) -> int:
         """Write ``text`` without secrets."""
-        self._stream.write(redact(text))
+        shown = redact(text)
+        self._stream.write(shown if self._drawn or not self._stream.isatty() else visible(shown))
         return len(text)
 
     def writelines(self, lines: Any) -> None:

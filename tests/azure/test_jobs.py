@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from canaries import CANARIES, assert_no_canary
 from job_project import JobProject, measuring, rows, workflow
 from standin.cloud import Cloud
+from standin.identity_service import CLIENT_SECRET
 
 VERSIONS = itertools.count(1)
 
@@ -31,10 +33,14 @@ def model(cloud: Cloud, pico_model: Path) -> str:
 def test_a_workflow_runs_as_one_job_and_its_results_come_home(project: JobProject, model: str, cloud: Cloud) -> None:
     data = cloud.put_data("one", "training", "phrases/train.jsonl", rows())
     project.write(workflow(cloud, model, data))
-    done = project.olivine("run", "workflow.json")
+    # What the job is told, uploaded, logs and brings home holds no secret of this machine.
+    secrets = {name: value for name, value in CANARIES.items() if name != "AZURE_CLIENT_SECRET"}
+    done = project.olivine("run", "workflow.json", **secrets)
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = project.jobs()
     assert [each.status for each in jobs] == ["Completed"]
+    texts = [done.stdout, done.stderr, *(json.dumps(each.body) for each in jobs)]
+    assert assert_no_canary([project.folder, cloud.folder / "jobs"], texts, more=[CLIENT_SECRET]) > 20
     status = json.loads((project.folder / "models" / "status.json").read_text())
     assert status["state"] == "succeeded"
     assert (project.folder / "models" / "genai_config.json").is_file()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from canaries import CANARIES, assert_no_canary
 
 pytest.importorskip("mlflow")
 pytest.importorskip("flask")
@@ -69,10 +70,11 @@ def tracked(project: Any, address: str) -> Any:
     return client, client.search_runs([experiment.experiment_id])[0]
 
 
-def test_a_run_is_tracked_with_parameters_metrics_and_papers(project, server: str, tmp_path: Path) -> None:
-    secret = "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz01234567"
-    write(project, server, first={"mark": "a"}, second={"mark": "b"})
-    done = project.olivine("run", "workflow.json", "--json", HF_TOKEN=secret)
+def test_a_run_is_tracked_with_parameters_metrics_and_papers(
+    project, server: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    write(project, server, first={"mark": "a ${env:PLAIN_NAME}"}, second={"mark": "b"})
+    done = project.olivine("run", "workflow.json", "--json", **CANARIES)
     assert done.returncode == 0, done.stderr
     for line in done.stdout.splitlines():
         json.loads(line)
@@ -85,7 +87,9 @@ def test_a_run_is_tracked_with_parameters_metrics_and_papers(project, server: st
     assert papers == {"record.json", "report.html", "workflow.yaml", "model_card.md"}
     record = Path(client.download_artifacts(run.info.run_id, "record.json", str(tmp_path)))
     assert json.loads(record.read_text())["state"] == "succeeded"
-    assert secret not in record.read_text() + str(run.data.params) + str(run.data.tags)
+    assert run.data.params["first.mark"] == "a ${env:PLAIN_NAME}"
+    servers = [each for each in tmp_path_factory.getbasetemp().iterdir() if each.name.startswith("mlflow")]
+    assert assert_no_canary(servers, [done.stdout, done.stderr]) > 4
 
 
 def test_a_run_that_fails_is_tracked_with_its_reason(project, server: str) -> None:

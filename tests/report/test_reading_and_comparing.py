@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from finished_run import HOSTILE, olivine
 
 from olivine.errors import ConfigError
-from olivine.report.page import ASSETS
+from olivine.report.page import ASSETS, report_page
 from olivine.report.reading import read_record
 
 
@@ -71,3 +72,30 @@ def test_the_chart_library_is_the_published_one_and_carries_its_licence(finished
     digest = hashlib.sha256((ASSETS / "chart.umd.min.js").read_bytes()).hexdigest()
     assert digest in (ASSETS / "README.md").read_text()
     assert "Permission is hereby granted" in (finished / "out" / "report.html").read_text()
+
+
+def test_no_text_of_a_record_is_markup_wherever_it_stands(finished: Path) -> None:
+    from html.parser import HTMLParser
+
+    evil = "'\"><img src=x onerror=hurt()><script>hurt()</script><a href='javascript:hurt()'>&lt;b&gt;"
+
+    def spoilt(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: spoilt(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [spoilt(item) for item in value]
+        return value + evil if isinstance(value, str) else value
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+            assert tag != "img"
+            assert [name for name, _ in attributes if name.startswith("on")] == []
+            assert not any((value or "").startswith("javascript:") for _, value in attributes)
+            scripts.extend([tag] if tag == "script" else [])
+
+    scripts: list[str] = []
+    record = read_record(finished / "out")
+    page = report_page(spoilt(record))
+    assert page.count("onerror=hurt") > 20
+    Reader().feed(page)
+    assert len(scripts) == 4

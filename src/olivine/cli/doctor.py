@@ -51,12 +51,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _show(findings: Sequence[Finding], title: str) -> None:
     """Print one line per finding, with its remedy below."""
-    from rich.console import Console
     from rich.text import Text
 
+    from olivine.cli.terminal import console as safe_console
     from olivine.doctor import State
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = safe_console(highlight=False, soft_wrap=True)
     console.print(title, style="bold")
     width = max(len(each.subject) for each in findings if len(each.subject) < 30)
     section = ""

@@ -168,15 +168,19 @@ def show(results: dict[str, dict[str, Any]], provider: str) -> None:
     rows.append(["peak memory", *(memory(result["peak_memory_bytes"]) for result in results.values())])
     heads = ["", *_short_names(list(results))]
     if sys.stdout.isatty():
-        from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(*heads, title=f"on {provider}", title_justify="left")
+        from olivine.cli.terminal import console
+
+        table = Table(title=Text(f"on {provider}"), title_justify="left")
+        for head in heads:
+            table.add_column(Text(head))
         for column in table.columns[1:]:
             column.justify = "right"
         for row in rows:
-            table.add_row(*row)
-        Console().print(table)
+            table.add_row(*map(Text, row))
+        console().print(table)
         return
     widths = [max(len(line[place]) for line in [heads, *rows]) for place in range(len(heads))]
     for line in [heads, *rows]:

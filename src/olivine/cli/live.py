@@ -13,6 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from olivine.cli.terminal import console as safe_console
 from olivine.cli.view import Eta, View, closing, ending, opening, progress_text
 from olivine.engine.words import duration
 from olivine.events import Event
@@ -25,7 +26,7 @@ class LiveView(View):
     """Redraws a table of the Steps in place; notes scroll by above it."""
 
     def __init__(self, plan: Plan, console: Console | None = None) -> None:
-        self._console = console or Console()
+        self._console = console or safe_console()
         self._steps: dict[str, dict[str, Any]] = {
             step.name: {"type": step.step.type, "state": "pending", "text": ""} for step in plan.steps
         }
@@ -90,5 +91,6 @@ class LiveView(View):
             elif running:
                 bar = Text(duration(time.monotonic() - step["started"]), style="dim")
             mark: Any = self._spinner if running else Text.from_markup(_MARKS[step["state"]])
-            table.add_row(mark, name, step["type"] if step["type"] != "evaluate" else "", bar, Text(step["text"]))
+            kind = step["type"] if step["type"] != "evaluate" else ""
+            table.add_row(mark, Text(name), Text(kind), bar, Text(step["text"]))
         return Group(table)

@@ -239,14 +239,14 @@ def _figures(found: dict[str, Any]) -> Iterator[str]:
 
 def _show_data(plan: Plan, count: int) -> None:
     """Print training sequences token by token: in the loss underlined, outside it dim, padding left out."""
-    from rich.console import Console
     from rich.text import Text
 
+    from olivine.cli.terminal import console as safe_console
     from olivine.data.preview import preview
     from olivine.errors import PlanError
     from olivine.models.tokenizer import load_tokenizer
 
-    console = Console(highlight=False)
+    console = safe_console(highlight=False)
     source = plan.steps[0].sources["model"] if plan.steps else None
     if source is None or source.path is None:
         raise PlanError(
@@ -256,7 +256,7 @@ def _show_data(plan: Plan, count: int) -> None:
     tokenizer = load_tokenizer(source.path)
     for step in plan.passes:
         for parameter, config in step.data.items():
-            console.print(f"\n{step.name}.{parameter} = {config.name}", style="bold")
+            console.print(f"\n{step.name}.{parameter} = {config.name}", style="bold", markup=False)
             for sequence in preview(config, tokenizer, count):
                 text = Text()
                 for token in sequence.tokens:

@@ -19,7 +19,7 @@ from olivine.config.parsing import KeyPath, lines_of, read
 from olivine.config.paths import make_absolute
 from olivine.config.placeholders import blamed, is_placeholder, validated
 from olivine.config.profiles import KINDS, profile, with_named_target
-from olivine.config.references import has_references, resolve_references
+from olivine.config.references import References, has_references
 from olivine.config.schema import SCHEMA_VERSION, MetricConfig, PassConfig, Workflow, gather
 from olivine.config.secrets import find_secrets
 from olivine.config.wording import nearest, sentences, suggestion
@@ -182,19 +182,30 @@ def _resolve(workflow: Workflow, places: Places) -> Workflow:
     values = workflow.model_dump(exclude_unset=True)
     if not has_references(values):
         return workflow
-    values, missing = resolve_references(values)
-    if missing:
-        raise ConfigError(
-            [
-                Problem(
-                    f"the environment has no {name}",
-                    places.locate(path),
-                    f"`{path[-1]}` takes its value from there",
-                    f"set it: export {name}=...",
-                )
-                for path, name in missing
-            ]
+    references = References()
+    values = references.resolved(values)
+    problems = [
+        Problem(
+            f"the environment has no {name}",
+            places.locate(path),
+            f"`{path[-1]}` takes its value from there",
+            f"set it: export {name}=...",
         )
+        for path, name in references.missing
+    ]
+    problems += [
+        Problem(
+            f"the value of {name} would be sent to an address that the configuration says",
+            places.locate(path),
+            "whoever wrote the configuration could read what is secret here",
+            f"put the whole address into the variable, and write `{path[-1]}: ${{env:{name}}}`"
+            if path[0] != "tracking"
+            else "write the text itself",
+        )
+        for path, name in references.exposed
+    ]
+    if problems:
+        raise ConfigError(problems)
     return validated(Workflow, values)
 
 

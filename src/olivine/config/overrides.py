@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from olivine.config.parsing import parse_value
 from olivine.errors import ConfigError, Location
 
 
@@ -19,8 +20,6 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     """
     if not overrides:
         return []
-    import yaml
-
     changed = []
     for override in overrides:
         path, equals, text = override.partition("=")
@@ -28,8 +27,8 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
         if not equals or not path.strip():
             raise ConfigError(f"{override!r} is no override", where=where, remedy="write --set passes.lora.r=16")
         try:
-            value = yaml.safe_load(text) if text.strip() else None
-        except yaml.YAMLError:
+            value = parse_value(text) if text.strip() else None
+        except ValueError:
             value = text
         *parents, last = path.strip().split(".")
         node: Any = raw
@@ -59,7 +58,7 @@ def _index(items: list[Any], part: str, where: Location) -> int:
     for index, item in enumerate(items):
         if isinstance(item, dict) and item.get("name") == part:
             return index
-    if part.isdigit() and int(part) < len(items):
+    if part.isdecimal() and len(part) < 10 and int(part) < len(items):
         return int(part)
     names = [str(item["name"]) for item in items if isinstance(item, dict) and "name" in item]
     raise ConfigError(

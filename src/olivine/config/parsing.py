@@ -181,6 +181,20 @@ def parse(text: str, name: str) -> Any:
     return _parse_yaml(text, name)
 
 
+def parse_value(text: str) -> Any:
+    """Return a value written as in a configuration's YAML (``16``, ``true``, ``[a, b]``, ``{max_steps: 10}``).
+
+    Raises:
+        ValueError: it is no YAML.
+    """
+    yaml, loader = _yaml()
+    try:
+        _check_events(text, "--set")
+        return yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
 def _parse_yaml(text: str, name: str) -> Any:
     yaml, loader = _yaml()
     try:

@@ -6,8 +6,10 @@ value, which is taken out of everything that is written (:mod:`olivine.redaction
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 from olivine.config.parsing import KeyPath
@@ -26,25 +28,49 @@ def has_references(value: Any) -> bool:
     return isinstance(value, str) and _REFERENCE.search(value) is not None
 
 
-def resolve_references(value: Any, path: KeyPath = ()) -> tuple[Any, list[tuple[KeyPath, str]]]:
-    """Return ``value`` with every reference replaced, and the places of those whose variable is not set.
+class References:
+    """Puts values of the environment in place of references, and notes those that cannot or must not be.
 
     A value that is no path is from now on taken out of everything that is shown or written.
+
+    Attributes:
+        missing: places and names of variables that are not set.
+        exposed: places and names of variables that would be sent where the configuration says: a part of an address.
+            A whole address in a variable is the user's own; beside a host that somebody else wrote, a secret of this
+            machine is what they are after.
     """
-    if isinstance(value, dict):
-        items = {key: resolve_references(item, (*path, str(key))) for key, item in value.items()}
-        return {key: item for key, (item, _) in items.items()}, [each for _, more in items.values() for each in more]
-    if isinstance(value, list):
-        listed = [resolve_references(item, (*path, index)) for index, item in enumerate(value)]
-        return [item for item, _ in listed], [each for _, more in listed for each in more]
-    if not isinstance(value, str):
-        return value, []
-    missing = [(path, name) for name in _REFERENCE.findall(value) if name not in os.environ]
 
-    def insert(match: re.Match[str]) -> str:
-        found = os.environ.get(match[1], "")
-        if not _LOOKS_LIKE_A_PATH.match(found):
-            remember(found, match[0])
-        return found
+    def __init__(self) -> None:
+        self.missing: list[tuple[KeyPath, str]] = []
+        self.exposed: list[tuple[KeyPath, str]] = []
 
-    return _REFERENCE.sub(insert, value), missing
+    def resolved(self, value: Any, path: KeyPath = ()) -> Any:
+        """Return ``value`` with every reference replaced."""
+        if isinstance(value, dict):
+            return {key: self.resolved(item, (*path, str(key))) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self.resolved(item, (*path, index)) for index, item in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        names = _REFERENCE.findall(value)
+        self.missing += [(path, name) for name in names if name not in os.environ]
+        if "://" in _REFERENCE.sub("", value) or (path[:1] == ("tracking",) and path[1:] != ("mlflow",)):
+            self.exposed += [(path, name) for name in names]
+        return _REFERENCE.sub(_inserted, value)
+
+
+def _inserted(match: re.Match[str]) -> str:
+    found = os.environ.get(match[1], "")
+    if not _is_path(found):
+        remember(found, match[0])
+    return found
+
+
+def _is_path(text: str) -> bool:
+    """Return whether a value is a path of this machine; a key in base64 may begin with a slash, too."""
+    if not _LOOKS_LIKE_A_PATH.match(text):
+        return False
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        path = Path(text).expanduser()
+        return path.exists() or (path.parent.exists() and len(path.parts) > 2)
+    return False

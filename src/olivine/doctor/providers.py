@@ -98,7 +98,7 @@ def _failed(provider: str, reason: str) -> Finding:
 
 def _python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        [sys.executable, "-P", "-c", code, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
 
 

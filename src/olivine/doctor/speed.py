@@ -25,7 +25,7 @@ def check_speed(cache_dir: Path, machine: Machine) -> list[Finding]:
         where = str(cache_dir) if cache_dir.is_dir() else folder
         try:
             done = subprocess.run(
-                [sys.executable, "-m", "olivine.hardware.calibration", where],
+                [sys.executable, "-P", "-m", "olivine.hardware.calibration", where],
                 capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -52,6 +53,7 @@ TOKENIZER_FILES = (
     "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt", "merges.txt", "tekken.json",
     "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
+_LIBRARY = re.compile(r"\.(so(\.\d+)*|dll|dylib)$", re.IGNORECASE)
 _SHAPING = (
     CONFIG, "generation_config.json", INDEX, ADAPTER_CONFIG, "preprocessor_config.json", "processor_config.json",
     "quantize_config.json", "quantization_config.json",
@@ -211,6 +213,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(path, format, files=files)
     if format is Format.PEFT:
         config = _read_json(path / ADAPTER_CONFIG)
+        _check_adapter(config, path)
         if not (path / ADAPTER).is_file():
             raise _no_weights(path, ADAPTER)
         return Checkpoint(path, format, config, read_safetensors(path / ADAPTER), model_files(path))
@@ -405,11 +408,68 @@ def _genai(path: Path) -> Checkpoint:
             where=Location(str(path / GENAI_CONFIG)),
             remedy="copy the whole folder, or build the model again",
         )
+    _check_genai_names(config, path)
     files = model_files(path)
     for file in files:
         if file.suffix == ".onnx":
             check_external_data(file)
     return Checkpoint(path, Format.GENAI, config, files=files)
+
+
+def _check_adapter(config: Mapping[str, Any], path: Path) -> None:
+    """Refuse an adapter whose configuration has peft import a module by its name, or fetch other adapters."""
+    said = {
+        "megatron_config": "peft imports the module that megatron_core names",
+        "adapters": "peft fetches the adapters that it lists, wherever they are",
+    }
+    for key, why in said.items():
+        if config.get(key):
+            raise ModelError(
+                f"adapter_config.json has {key}, which is not taken from an adapter",
+                where=Location(str(path / ADAPTER_CONFIG)),
+                why=why,
+                remedy="merge it where it was trained, and give the merged model",
+            )
+
+
+def _check_genai_names(value: Any, path: Path) -> None:
+    """Refuse a GenAI configuration that loads code, or files that are not the model's.
+
+    The runtime opens every ``filename``, and loads ``custom_ops_library``: machine code that comes with the model.
+    """
+    for key, each in _entries(value):
+        where = Location(str(path / GENAI_CONFIG))
+        is_library = key == "custom_ops_library" or (
+            isinstance(each, str)
+            and _LIBRARY.search(each) is not None
+            and ("/" in each or "\\" in each or (path / each).exists())
+        )
+        if is_library and each:
+            raise ModelError(
+                f"genai_config.json has the runtime load code: {key}: {each!r}",
+                where=where,
+                why="a library that comes with a model can do on this machine whatever you can",
+                remedy="use a model without it, or remove the key if the model runs without",
+            )
+        if key.endswith("filename") and isinstance(each, str) and each and bad_name(each):
+            raise ModelError(
+                f"genai_config.json names {each!r} as {key}, which is no file beside it",
+                where=where,
+                why=bad_name(each),
+                remedy="use a model whose files lie in its own folder",
+            )
+
+
+def _entries(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every key of a JSON value with what it holds, at any depth."""
+    pending = [value]
+    while pending:
+        each = pending.pop()
+        if isinstance(each, dict):
+            yield from ((str(key), item) for key, item in each.items())
+            pending += each.values()
+        elif isinstance(each, list):
+            pending += each
 
 
 def _check_small_file(file: Path) -> None:

@@ -160,7 +160,7 @@ class _Job:
             environment = environment_for_child(hub_token=token is not None)
             if token is not None:
                 environment["HF_TOKEN"] = token
-            command = [sys.executable, "-m", "olivine.systems.azureml.in_job", "--fetch", identity, revision]
+            command = [sys.executable, "-P", "-m", "olivine.systems.azureml.in_job", "--fetch", identity, revision]
             done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
             if done.returncode != 0:
                 raise StepError(f"{identity} ({revision}) could not be fetched from the hub", why=done.stdout.strip())
