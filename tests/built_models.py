@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from olivine.passes.base import Accelerator, Format, RunContext
-from olivine.passes.convert.model_builder import ModelBuilder, ModelBuilderParams
+from olivine.passes.convert.builder_params import ModelBuilderParams
+from olivine.passes.convert.model_builder import ModelBuilder
 
 
 def build_genai(source: Path, output: Path, **params: Any) -> list[str]:

@@ -14,7 +14,8 @@ from olivine.config.schema import DataConfig
 from olivine.engine.engine import run_plan
 from olivine.errors import ConfigError, UnavailableError
 from olivine.passes.base import Accelerator, Format, ModelFacts, PlanContext
-from olivine.passes.convert.model_builder import ModelBuilder, ModelBuilderParams
+from olivine.passes.convert.builder_params import ModelBuilderParams
+from olivine.passes.convert.model_builder import ModelBuilder
 from olivine.passes.estimate import Estimate
 from olivine.passes.finetune.lora import LoRA
 from olivine.passes.finetune.merge import MergeAdapterWeights, MergeParams

@@ -130,7 +130,7 @@ def test_what_contradicts_itself_is_refused(folder: Path, verb: str, arguments: 
 def test_the_table_names_only_passes_and_precisions_that_are_there() -> None:
     from olivine.models.genai import PROVIDERS
     from olivine.passes import registry
-    from olivine.passes.convert.model_builder import VALID
+    from olivine.passes.convert.builder_checks import VALID
 
     named = {each for passes in PASSES.values() for each in passes} - {"finetune"}
     assert named <= set(registry.BUILTIN)

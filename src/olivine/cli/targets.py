@@ -14,10 +14,12 @@ import argparse
 import json
 from typing import Any
 
+from olivine.cli.passes import named
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `olivine targets`."""
-    parser.add_argument("action", nargs="?", choices=["list", "show"], default="list", help="default: list")
+    parser.add_argument("action", nargs="?", default="list", metavar="list|show|NAME", help="default: list")
     parser.add_argument("name", nargs="?", metavar="NAME", help="with show: the target, with any memory: cuda-10gb")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -28,14 +30,14 @@ def run(arguments: argparse.Namespace) -> int:
     from olivine.config.wording import nearest
     from olivine.errors import ConfigError
 
-    if arguments.action == "show" or arguments.name:
-        if kind_of(arguments.name or "") is None:
-            near = nearest(arguments.name or "", profile_names())
+    if (name := named(arguments)) is not None:
+        if kind_of(name) is None:
+            near = nearest(name, profile_names())
             raise ConfigError(
-                f"there is no target {arguments.name!r}" if arguments.name else "which target?",
+                f"there is no target {name!r}" if name else "which target?",
                 remedy=(f"did you mean {near}? " if near else "") + "`olivine targets` lists them",
             )
-        found = described(arguments.name)
+        found = described(name)
         print(json.dumps(found, indent=2) if arguments.json else "\n".join(_sheet(found)))
         return 0
     targets = [described(name) for name in profile_names()]
@@ -58,8 +60,8 @@ def described(name: str) -> dict[str, Any]:
     from olivine.hardware.availability import missing_for
     from olivine.hardware.machine import execution_providers, this_machine
     from olivine.models.genai import PROVIDERS
+    from olivine.passes.convert.builder_checks import VALID
     from olivine.passes.convert.mixed_facts import widths
-    from olivine.passes.convert.model_builder import VALID
 
     found = kind_of(name)
     assert found is not None

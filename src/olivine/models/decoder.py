@@ -28,6 +28,11 @@ _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 _UNUSED = re.compile(r".*\.rotary_emb\.inv_freq")
 
 
+def is_tied(config: Mapping[str, Any]) -> bool:
+    """Return whether the checkpoint uses one matrix for the embedding and the output layer."""
+    return bool(config.get("tie_word_embeddings", False))
+
+
 def is_used(name: str) -> bool:
     """Return whether the tensor ``name`` shapes the model; old checkpoints hold some that are computed anew."""
     return not _UNUSED.fullmatch(name)

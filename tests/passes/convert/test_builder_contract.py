@@ -8,8 +8,9 @@ from importlib.metadata import version
 from packaging.specifiers import SpecifierSet
 
 from olivine.models.genai import PROVIDERS
+from olivine.passes.convert.builder_arguments import OPTION_OF_PARAMETER, RESERVED
+from olivine.passes.convert.builder_checks import VALID
 from olivine.passes.convert.builder_facts import SEEN_WITH, builder_facts, builder_options
-from olivine.passes.convert.model_builder import OPTION_OF_PARAMETER, RESERVED, VALID
 
 
 def test_installed_version_is_in_the_range_that_was_seen() -> None:

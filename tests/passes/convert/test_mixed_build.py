@@ -18,8 +18,9 @@ from olivine.errors import Problem, StepError
 from olivine.models.checkpoint import read_checkpoint
 from olivine.models.genai import GenaiModel
 from olivine.passes.base import Accelerator, Format, ModelFacts, PassResult, PlanContext, RunContext
+from olivine.passes.convert.builder_params import ModelBuilderParams
 from olivine.passes.convert.mixed_facts import mixed_bits
-from olivine.passes.convert.model_builder import ModelBuilder, ModelBuilderParams
+from olivine.passes.convert.model_builder import ModelBuilder
 
 
 @pytest.fixture(scope="module")

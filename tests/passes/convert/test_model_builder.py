@@ -17,14 +17,10 @@ from olivine.models.genai import GenaiModel
 from olivine.passes.base import Accelerator, Format, ModelFacts, Pass, PlanContext
 from olivine.passes.budget import BudgetParams
 from olivine.passes.conformance import PassConformance
-from olivine.passes.convert.model_builder import (
-    OPTION_OF_PARAMETER,
-    VALID,
-    ModelBuilder,
-    ModelBuilderParams,
-    _forget_loading,
-    builder_arguments,
-)
+from olivine.passes.convert.builder_arguments import OPTION_OF_PARAMETER, builder_arguments
+from olivine.passes.convert.builder_checks import VALID
+from olivine.passes.convert.builder_params import ModelBuilderParams
+from olivine.passes.convert.model_builder import ModelBuilder, _forget_loading
 
 CPU = Accelerator()
 PHI3 = {"architectures": ["Phi3ForCausalLM"], "num_hidden_layers": 2}

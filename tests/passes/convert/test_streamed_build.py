@@ -301,7 +301,8 @@ def plan_of(source: Path, **params: Any) -> None:
     from olivine.errors import PlanError
     from olivine.models.checkpoint import read_checkpoint
     from olivine.passes.base import ModelFacts, PlanContext
-    from olivine.passes.convert.model_builder import ModelBuilder, ModelBuilderParams
+    from olivine.passes.convert.builder_params import ModelBuilderParams
+    from olivine.passes.convert.model_builder import ModelBuilder
 
     found = read_checkpoint(source)
     context = PlanContext(ModelFacts(found.format, found.config, source), Accelerator(), Accelerator(), False)
@@ -372,7 +373,8 @@ if __name__ == "__main__":
 def build_in(source: Path, output: Path, scratch: Path, *, slowly: bool = False) -> None:
     """Build with a folder for what outlives a kill; print each matrix that is done."""
     from olivine.passes.base import Format
-    from olivine.passes.convert.model_builder import ModelBuilder, ModelBuilderParams
+    from olivine.passes.convert.builder_params import ModelBuilderParams
+    from olivine.passes.convert.model_builder import ModelBuilder
 
     def progress(done: float, total: float | None, *, unit: str = "", message: str = "", **values: float) -> None:
         print(message, flush=True)

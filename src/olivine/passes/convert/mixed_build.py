@@ -10,12 +10,13 @@ from olivine.errors import Location, StepError
 from olivine.passes.base import RunContext
 from olivine.passes.convert.attaching import Choice, Choose
 from olivine.passes.convert.mixed_facts import allowed_options, scale_bytes
+from olivine.passes.convert.uniform_build import rounding_of
 from olivine.passes.mixture import Mixer, Mixture, say
 from olivine.quant.reading import TensorReader
-from olivine.quant.scheme import Rounding, Scheme
+from olivine.quant.scheme import Scheme
 
 if TYPE_CHECKING:
-    from olivine.passes.convert.model_builder import ModelBuilderParams
+    from olivine.passes.convert.builder_params import ModelBuilderParams
 
 RESERVE = 2048
 """Bytes for what is added to ``genai_config.json`` after the build."""
@@ -28,29 +29,32 @@ class MixedBuild:
         params: of the pass.
         context: of the pass.
         reader: the checkpoint.
-        method: how weights are rounded.
         tied: whether embedding and output layer share their weights.
         provider: the builder's name of the execution provider.
+
+    Attributes:
+        unmatched: nothing: what is excluded by pattern is no matter of budgets, and the plan refuses it.
     """
+
+    unmatched: frozenset[str] = frozenset()
 
     def __init__(
         self,
         params: ModelBuilderParams,
         context: RunContext,
         reader: TensorReader,
-        method: Rounding,
         *,
         tied: bool,
         provider: str,
     ) -> None:
         self._params = params
         self._context = context
-        self._method: Rounding = method
+        self._method = rounding_of(params)
         self._mixer = Mixer(
             params,
             context,
             reader,
-            method,
+            self._method,
             tied=tied,
             options=lambda group: allowed_options(params, group, provider),
             sizer=lambda group, scheme: group.stored_bytes(scheme, scale_bytes(provider)),

@@ -13,7 +13,7 @@ from olivine.quant.scheme import Scheme
 from olivine.quant.sensitivity.groups import FusedGroup, fused_groups, options_of
 
 if TYPE_CHECKING:
-    from olivine.passes.convert.model_builder import ModelBuilderParams
+    from olivine.passes.convert.builder_params import ModelBuilderParams
 
 CHOSEN = ("int4_block_size", "int4_is_symmetric", "int4_op_types_to_quantize", "int4_nodes_to_exclude")
 """Parameters that say for all matrices what ``auto`` chooses for each."""
