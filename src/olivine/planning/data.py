@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from olivine.config.schema import DataConfig
-from olivine.errors import OlivineError, Problem
-from olivine.passes.base import ModelFacts, Params
-from olivine.passes.estimate import DataSize
-from olivine.planning.away import (
-    data_stays,
-    has_addresses,
-    identity_of,
-)
+from olivine.errors import Location, OlivineError, Problem
+from olivine.passes.base import Accelerator, Format, ModelFacts, Params, Requirement
+from olivine.passes.estimate import DataSize, Estimate
+from olivine.planning.away import data_stays, has_addresses, identity_of, reads_hub
 from olivine.planning.ground import Ground
+from olivine.planning.plan import PlannedStep, Source
+from olivine.planning.requirements import specifiers
+from olivine.planning.step import Step
 
 if TYPE_CHECKING:
     from olivine.data.rows import Survey
@@ -111,6 +110,55 @@ class DataPlanning(Ground):
             self._error(error, f"data_configs.{config.name}")
         self.identities[config.name] = found
         return found
+
+    def _add(
+        self,
+        name: str,
+        step: Step,
+        *,
+        sources: Mapping[str, Source],
+        consumes: Format,
+        produces: Format,
+        data: Mapping[str, DataConfig],
+        where: Location,
+        host: Accelerator,
+        system: str,
+        requires: Sequence[Requirement],
+        estimate: Estimate | None,
+        sound: bool,
+        hub: bool = False,
+        spreads: bool = False,
+        timeout: float | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        """Put a Step at the end of the plan; see :class:`PlannedStep`.
+
+        Args:
+            sound: whether nothing was found wrong with it; only then the Store is asked for its result.
+            hub: whether it may read the Hugging Face hub for more than its inputs and data.
+        """
+        surveys = {each.name: self.surveys[each.name] for each in data.values() if each.name in self.surveys}
+        planned = PlannedStep(
+            name=name,
+            step=step,
+            sources=sources,
+            consumes=consumes,
+            produces=produces,
+            data=data,
+            where=where,
+            host=host,
+            target=self.target,
+            cached=sound and self.store.find(step.digest) is not None,
+            system=system,
+            requires=specifiers(requires, host.device),
+            spreads=spreads,
+            timeout=timeout,
+            reads_hub=hub or reads_hub(sources, data),
+            notes=tuple(notes),
+            surveys=surveys,
+            estimate=estimate,
+        )
+        self.steps.append(planned)
 
     def _sizes(self, data: Mapping[str, DataConfig]) -> dict[str, DataSize]:
         """Return how much there is in data configs, by the key that names them, as far as that is known."""

@@ -17,15 +17,12 @@ from olivine.hardware.machine import Machine, this_machine
 from olivine.passes import registry as pass_registry
 from olivine.passes.base import Format, ModelFacts, PlanContext, Requirement
 from olivine.planning.amounts import gigabytes
-from olivine.planning.away import (
-    reads_hub,
-)
 from olivine.planning.data import data_references
 from olivine.planning.fit import fit_of
 from olivine.planning.input_model import InputModelPlanning
 from olivine.planning.measuring import EvaluationPlanning
-from olivine.planning.plan import EVALUATE_FINAL, EVALUATE_INPUT, Plan, PlannedStep, Source
-from olivine.planning.requirements import check_requirements, specifiers
+from olivine.planning.plan import EVALUATE_FINAL, EVALUATE_INPUT, Plan, Source
+from olivine.planning.requirements import check_requirements
 from olivine.planning.step import Step
 
 if TYPE_CHECKING:
@@ -220,29 +217,22 @@ class Planner(InputModelPlanning, EvaluationPlanning):
             remote_code=self.trust,
         )
         estimate = pass_type.estimate(params, context, data) if sized else None
-        self.steps.append(
-            PlannedStep(
-                name=name,
-                step=step,
-                sources=sources,
-                consumes=facts.format,
-                produces=pass_type.produces,
-                data=data,
-                where=where,
-                host=host,
-                target=self.target,
-                cached=usable and self.store.find(step.digest) is not None,
-                system=system,
-                requires=specifiers(pass_type.requires, host.device),
-                spreads=pass_type.spreads,
-                reads_hub=reads_hub(sources, data),
-                estimate=replace(estimate, output=estimate.output + facts.beside) if estimate is not None else None,
-                notes=tuple(notes),
-                timeout=config.timeout,
-                surveys={
-                    config.name: self.surveys[config.name] for config in data.values() if config.name in self.surveys
-                },
-            )
+        self._add(
+            name,
+            step,
+            sources=sources,
+            consumes=facts.format,
+            produces=pass_type.produces,
+            data=data,
+            where=where,
+            host=host,
+            system=system,
+            requires=pass_type.requires,
+            estimate=replace(estimate, output=estimate.output + facts.beside) if estimate is not None else None,
+            sound=usable,
+            spreads=pass_type.spreads,
+            timeout=config.timeout,
+            notes=notes,
         )
         result = Source(step=step.digest, identity=f"step:{step.digest}")
         after = replace(facts, format=pass_type.produces, path=None, own_base=pass_type.own_base)

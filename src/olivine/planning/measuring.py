@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from olivine.config.schema import DataConfig
 from olivine.errors import ConfigError, Location, OlivineError, Problem, UnavailableError
@@ -13,17 +13,11 @@ from olivine.evaluate import registry as metric_registry
 from olivine.evaluate.base import RECORDING, REFERENCE, Metric, Workload
 from olivine.evaluate.goals import INPUT, Wanted
 from olivine.passes.base import Format, ModelFacts, Params, Requirement
-from olivine.planning.away import (
-    reads_hub,
-)
 from olivine.planning.data import DataPlanning, data_references
 from olivine.planning.evaluations import estimate_evaluation
-from olivine.planning.plan import EVALUATE_FINAL, EVALUATE_INPUT, PlannedStep, Source
-from olivine.planning.requirements import check_requirements, specifiers
+from olivine.planning.plan import EVALUATE_FINAL, EVALUATE_INPUT, Source
+from olivine.planning.requirements import check_requirements
 from olivine.planning.step import Step
-
-if TYPE_CHECKING:
-    pass
 
 
 class EvaluationPlanning(DataPlanning):
@@ -73,28 +67,24 @@ class EvaluationPlanning(DataPlanning):
             remote_code=self.trust,
         )
         if step.digest not in {each.digest for each in self.steps}:
-            self.steps.append(
-                PlannedStep(
-                    name=f"record {metric_type.type}",
-                    step=step,
-                    sources={"model": model},
-                    consumes=facts.format,
-                    produces=Format.METRICS,
-                    data={f"0.{key}": config for key, config in own.items()},
-                    where=where,
-                    host=host,
-                    target=self.target,
-                    cached=not self.problems and self.store.find(step.digest) is not None,
-                    system=system,
-                    requires=specifiers(needed, host.device),
-                    reads_hub=reads_hub({"model": model}, own),
-                    estimate=estimate_evaluation(
-                        facts,
-                        [metric_type.workload(params, self._sizes(own))],
-                        host,
-                        has_bf16=self.machine.has_bf16(host.device),
-                    ),
-                )
+            self._add(
+                f"record {metric_type.type}",
+                step,
+                sources={"model": model},
+                consumes=facts.format,
+                produces=Format.METRICS,
+                data={f"0.{key}": config for key, config in own.items()},
+                where=where,
+                host=host,
+                system=system,
+                requires=needed,
+                estimate=estimate_evaluation(
+                    facts,
+                    [metric_type.workload(params, self._sizes(own))],
+                    host,
+                    has_bf16=self.machine.has_bf16(host.device),
+                ),
+                sound=not self.problems,
             )
         return Source(step=step.digest, identity=f"step:{step.digest}")
 
@@ -254,28 +244,20 @@ class EvaluationPlanning(DataPlanning):
             libraries=self._libraries(system, sorted(libraries)),
             remote_code=self.trust,
         )
-        self.steps.append(
-            PlannedStep(
-                name=name,
-                step=step,
-                sources=sources,
-                consumes=facts.format,
-                produces=Format.METRICS,
-                data=data,
-                where=where,
-                host=self.target,
-                target=self.target,
-                cached=not self.problems and self.store.find(step.digest) is not None,
-                system=system,
-                requires=specifiers(requires, self.target.device),
-                reads_hub=reads_hub(sources, data) or any(each["type"] == "lm_eval" for each in metrics),
-                surveys={
-                    config.name: self.surveys[config.name] for config in data.values() if config.name in self.surveys
-                },
-                estimate=estimate_evaluation(
-                    facts, work, self.target, has_bf16=self.machine.has_bf16(self.target.device)
-                ),
-            )
+        self._add(
+            name,
+            step,
+            sources=sources,
+            consumes=facts.format,
+            produces=Format.METRICS,
+            data=data,
+            where=where,
+            host=self.target,
+            system=system,
+            requires=requires,
+            estimate=estimate_evaluation(facts, work, self.target, has_bf16=self.machine.has_bf16(self.target.device)),
+            sound=not self.problems,
+            hub=any(each["type"] == "lm_eval" for each in metrics),
         )
 
     def _file(self, path: str) -> Path:
