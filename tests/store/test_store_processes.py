@@ -122,7 +122,8 @@ def test_processes_that_want_the_same_artifact_make_it_once(store, spawn, tmp_pa
     assert len({content for content, _ in said}) == 1
     waited = [text for _, text in said if text.strip() != "[]"]
     assert waited
-    assert all(text.strip() in {f"[{process.pid}]" for process in processes} for text in waited[:1])
+    named = {f"[{process.pid}]" for process in processes} | {"[None]"}  # the holder may not have come to write its name
+    assert all(text.strip() in named for text in waited)
 
 
 def test_of_eight_commits_at_once_one_wins_whole(store, spawn, tmp_path: Path) -> None:

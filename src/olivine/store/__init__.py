@@ -3,7 +3,8 @@
 from olivine.store.artifact import Artifact, FileEntry, Manifest
 from olivine.store.collecting import CollectReport
 from olivine.store.digests import digest_file, digest_json, digest_tree
-from olivine.store.store import Staging, Store
+from olivine.store.staging import Staging
+from olivine.store.store import Store
 
 __all__ = [
     "Artifact",

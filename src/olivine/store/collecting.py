@@ -103,7 +103,7 @@ def _collect_artifacts(
 ) -> None:
     """Remove what was not used for long, then the least recently used until the rest is small enough."""
     digests = sorted(store.digests(), key=store.last_used)
-    sizes = {digest: tree_size(store._folder(digest)) for digest in digests}
+    sizes = {digest: tree_size(store.places.artifact(digest)) for digest in digests}
     total = sum(size for size, _ in sizes.values())
     now = time.time()
     in_use = store.in_use()

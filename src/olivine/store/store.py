@@ -20,31 +20,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
-import re
 import secrets
-import shutil
-import stat
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from olivine import __version__
 from olivine.errors import StoreError
-from olivine.redaction import redacted
 from olivine.store.artifact import (
     FILES,
     MANIFEST,
     USED,
     Artifact,
     Damaged,
-    FileEntry,
     Manifest,
     check_files,
     file_status,
-    manifest_files,
     read_manifest,
 )
 from olivine.store.collecting import CollectReport, collect
@@ -52,7 +43,6 @@ from olivine.store.digests import DigestCache, digest_file
 from olivine.store.disk import (
     DISK_FULL,
     StrPath,
-    copy_file,
     disk_errors,
     names_in,
     remove_tree,
@@ -62,15 +52,13 @@ from olivine.store.disk import (
     tree_files,
     write_file,
 )
+from olivine.store.layout import DIGEST, Layout
 from olivine.store.liveness import Leases, Owner, current_owner
 from olivine.store.locks import locked, locked_if_free
+from olivine.store.staging import Staging
 
-LAYOUT = 1
 CONDEMNED = "condemned"
 """In an artifact's folder: who is about to remove it."""
-_DIGEST = re.compile(r"[0-9a-f]{8,64}")
-_TAG = b"Signature: 8a477f597d28d172789f06886806bc55\n# Everything here can be made again by Olivine.\n"
-"""Backup tools leave out a folder with this file (https://bford.info/cachedir/)."""
 
 
 class Store:
@@ -83,17 +71,17 @@ class Store:
 
     Attributes:
         root: the folder, absolute.
+        places: where things lie in it.
         warnings: what was found damaged and moved aside, one text each; whoever shows them empties the list.
     """
 
     def __init__(self, root: StrPath) -> None:
-        self.root = Path(os.path.abspath(root))
+        self.places = Layout(root)
+        self.root = Path(self.places.root)
         self.warnings: list[str] = []
-        self._base = str(self.root)
-        self._leases = Leases(self._at("leases"))
-        self._digests = DigestCache(self._at("digests"))
+        self._leases = Leases(self.places.at("leases"))
+        self._digests = DigestCache(self.places.at("digests"))
         self._locked: set[str] = set()
-        self._layout_checked = False
 
     # Looking up -----------------------------------------------------------------------------------------------------
 
@@ -107,10 +95,10 @@ class Store:
         Raises:
             StoreError: the Store was written by a newer Olivine, or may not be read.
         """
-        folder = self._folder(digest)
+        folder = self.places.artifact(digest)
         if not os.path.lexists(folder):
             return None
-        self._check_layout()
+        self.places.check()
         self._leases.take(digest)
         if self._condemned(folder):
             return None
@@ -137,8 +125,8 @@ class Store:
         with contextlib.ExitStack() as stack:
             if digest not in self._locked:
                 with contextlib.suppress(StoreError):
-                    self._make("locks")
-                if not stack.enter_context(locked_if_free(self._lock(digest))):
+                    self.places.make("locks")
+                if not stack.enter_context(locked_if_free(self.places.lock(digest))):
                     self.warnings.append(f"the artifact {digest} is damaged ({damage}) and is not used")
                     return
                 try:  # another process may have put a good one here before the lock was taken
@@ -146,9 +134,9 @@ class Store:
                     return
                 except Damaged as still:
                     damage = str(still)
-            target = os.path.join(self._at("quarantine"), f"{digest}-{secrets.token_hex(4)}")
+            target = os.path.join(self.places.at("quarantine"), f"{digest}-{secrets.token_hex(4)}")
             try:
-                os.makedirs(self._at("quarantine"), exist_ok=True)
+                os.makedirs(self.places.at("quarantine"), exist_ok=True)
                 os.rename(folder, target)
                 os.utime(target)
             except FileNotFoundError:
@@ -166,7 +154,7 @@ class Store:
     def artifacts(self) -> Iterator[Artifact]:
         """Yield every artifact with a sound manifest, in no order. Files are not looked at."""
         for digest in self.digests():
-            folder = self._folder(digest)
+            folder = self.places.artifact(digest)
             try:
                 with disk_errors(folder, verb="read"):
                     manifest = read_manifest(folder, digest)
@@ -176,24 +164,24 @@ class Store:
 
     def digests(self) -> list[str]:
         """Return the digests of all artifacts, damaged ones included, sorted."""
-        self._check_layout()
+        self.places.check()
         found = []
-        with disk_errors(self._at("artifacts"), verb="read"):
-            for shard in names_in(self._at("artifacts")):
-                found += [name for name in names_in(self._at("artifacts", shard)) if _DIGEST.fullmatch(name)]
+        with disk_errors(self.places.at("artifacts"), verb="read"):
+            for shard in names_in(self.places.at("artifacts")):
+                found += [name for name in names_in(self.places.at("artifacts", shard)) if DIGEST.fullmatch(name)]
         return sorted(found)
 
     def last_used(self, digest: str) -> float:
         """Return when an artifact was last used (Unix seconds), 0 if there is none."""
         for name in (USED, MANIFEST, ""):
             with contextlib.suppress(OSError):
-                return os.stat(os.path.join(self._folder(digest), name)).st_mtime
+                return os.stat(os.path.join(self.places.artifact(digest), name)).st_mtime
         return 0.0
 
     def record_use(self, digests: Iterable[str]) -> None:
         """Note that artifacts were used now, for `ls` and for collecting the least recently used first."""
         for digest in digests:
-            path = os.path.join(self._folder(digest), USED)
+            path = os.path.join(self.places.artifact(digest), USED)
             # Nothing depends on it but the order of collection: an absent artifact or a read-only Store is no error.
             with contextlib.suppress(OSError):
                 try:
@@ -208,10 +196,10 @@ class Store:
             StoreError: the Store may not be read.
         """
         problems = []
-        if digest is not None and not os.path.lexists(self._folder(digest)):
+        if digest is not None and not os.path.lexists(self.places.artifact(digest)):
             return [f"{digest}: there is no such artifact"]
         for each in [digest] if digest is not None else self.digests():
-            folder = self._folder(each)
+            folder = self.places.artifact(each)
             faults = self._faults(each, folder)
             if os.path.lexists(folder):  # else it was collected while it was read
                 problems += [f"{each}: {fault}" for fault in faults]
@@ -279,7 +267,7 @@ class Store:
     def _make_root_for_digests(self) -> None:
         # Where nothing can be written, digests are only not kept.
         with contextlib.suppress(StoreError):
-            self._make()
+            self.places.make()
 
     # Making ---------------------------------------------------------------------------------------------------------
 
@@ -294,8 +282,8 @@ class Store:
         Raises:
             StoreError: the Store cannot be written.
         """
-        path = self._lock(digest)
-        self._make("locks")
+        path = self.places.lock(digest)
+        self.places.make("locks")
         with locked(path, on_wait, setting="engine.cache_dir"):
             self._locked.add(digest)
             try:
@@ -312,14 +300,14 @@ class Store:
         Raises:
             StoreError: the Store cannot be written, or the disk filled up while the folder was being filled.
         """
-        self._folder(digest)
-        self._make("staging")
+        self.places.artifact(digest)
+        self.places.make("staging")
         self.sweep()
-        folder = self._new_staging()
+        folder = self.places.new_staging()
         with disk_errors(folder):
             os.makedirs(os.path.join(folder, FILES))
         try:
-            yield Staging(self, digest, folder)
+            yield Staging(digest, folder, self._appear)
         except OSError as error:
             inside = not isinstance(error.filename, str) or os.path.abspath(error.filename).startswith(folder)
             if error.errno in DISK_FULL and inside:
@@ -337,22 +325,30 @@ class Store:
         Raises:
             StoreError: the Store cannot be written.
         """
-        self._folder(digest)
-        self._make(os.path.join("checkpoints", digest))
-        return Path(self._at("checkpoints", digest))
+        self.places.artifact(digest)
+        self.places.make(os.path.join("checkpoints", digest))
+        return Path(self.places.at("checkpoints", digest))
 
     @property
     def shared_dir(self) -> Path:
         """The folder, made when something is put there, of what several Steps can use."""
-        return Path(self._at("shared"))
+        return Path(self.places.at("shared"))
+
+    def _appear(self, folder: str, manifest: Manifest) -> Artifact:
+        """Move a finished staging folder into its place; what the Step kept to go on after a kill is needed no more."""
+        artifact = self._commit(folder, manifest)
+        checkpoint = self.places.at("checkpoints", manifest.digest)
+        if os.path.lexists(checkpoint):
+            remove_tree(checkpoint)
+        return artifact
 
     def _commit(self, folder: str, manifest: Manifest) -> Artifact:
         """Move a finished staging folder into its place, unless there is a good artifact by now."""
         digest = manifest.digest
-        target = self._folder(digest)
+        target = self.places.artifact(digest)
         shard = os.path.dirname(target)
         self._leases.take(digest)
-        self._make("artifacts")
+        self.places.make("artifacts")
         if not os.path.isdir(shard):
             os.makedirs(shard, exist_ok=True)
             sync_folder(os.path.dirname(shard))
@@ -405,16 +401,16 @@ class Store:
         Raises:
             StoreError: the Store cannot be read or written.
         """
-        self._check_layout()
-        with disk_errors(self._base):
+        self.places.check()
+        with disk_errors(self.places.root):
             return collect(self, keep, older_than_s=older_than_s, max_bytes=max_bytes, dry_run=dry_run)
 
     def sweep(self, *, dry_run: bool = False) -> list[str]:
         """Remove the staging folders and leases of processes that are gone; return the folders."""
         self._leases.sweep()
         gone = []
-        for name in names_in(self._at("staging")):
-            path = self._at("staging", name)
+        for name in names_in(self.places.at("staging")):
+            path = self.places.at("staging", name)
             owner = Owner.parse(name.rpartition(".")[0])
             if owner is not None and owner.is_gone(path):
                 gone.append(path)
@@ -432,8 +428,8 @@ class Store:
         It is condemned first and its leases looked at after that, while `find` takes a lease first and looks whether
         it is condemned after that: so at least one of the two sees the other, and who has found it can rely on it.
         """
-        folder, aside = self._folder(digest), self._new_staging()
-        self._make("staging")
+        folder, aside = self.places.artifact(digest), self.places.new_staging()
+        self.places.make("staging")
         with self.lock_if_free(digest) as free:
             if not free:
                 return False
@@ -469,185 +465,5 @@ class Store:
         Raises:
             StoreError: the Store cannot be written.
         """
-        self._make("locks")
-        return locked_if_free(self._lock(digest))
-
-    # Places ---------------------------------------------------------------------------------------------------------
-
-    def _at(self, *parts: str) -> str:
-        return os.path.join(self._base, *parts)
-
-    def _folder(self, digest: str) -> str:
-        if not _DIGEST.fullmatch(digest):
-            raise ValueError(f"not a digest: {digest!r}")
-        return f"{self._base}/artifacts/{digest[:2]}/{digest}"
-
-    def _lock(self, digest: str) -> str:
-        return self._at("locks", f"{digest}.lock")
-
-    def _new_staging(self) -> str:
-        return self._at("staging", f"{current_owner()}.{secrets.token_hex(4)}")
-
-    def _make(self, part: str = "") -> None:
-        """Make a folder of the Store, and the Store around it.
-
-        Raises:
-            StoreError: it cannot be made.
-        """
-        path = self._at(part) if part else self._base
-        self._check_layout()
-        with disk_errors(path):
-            if not os.path.exists(self._at("store.json")):
-                os.makedirs(self._base, exist_ok=True)
-                # Processes may do this at the same time: each writes the same, whole.
-                replace_file(self._at("CACHEDIR.TAG"), _TAG)
-                replace_file(self._at(".gitignore"), b"*\n")
-                replace_file(self._at("store.json"), json.dumps({"layout": LAYOUT}).encode() + b"\n")
-            if not os.path.isdir(path):
-                os.makedirs(path, exist_ok=True)
-                sync_folder(os.path.dirname(path))
-
-    def _check_layout(self) -> None:
-        if self._layout_checked:
-            return
-        try:
-            with open(self._at("store.json"), "rb") as file:
-                layout = json.loads(file.read())["layout"]
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise StoreError(
-                f"{self._at('store.json')} cannot be read",
-                why=str(error),
-                remedy="remove that file if this is an Olivine cache, or set engine.cache_dir to another folder",
-            ) from error
-        if layout != LAYOUT:
-            raise StoreError(
-                f"the cache {self._base} has layout {layout}; this Olivine {__version__} knows layout {LAYOUT}",
-                remedy="use the Olivine that made it, or set engine.cache_dir to another folder",
-            )
-        self._layout_checked = True
-
-
-class Staging:
-    """A folder being filled.
-
-    Attributes:
-        path: put the files here. It is on the Store's file system.
-    """
-
-    def __init__(self, store: Store, digest: str, folder: str) -> None:
-        self.path = Path(folder, FILES)
-        self._store = store
-        self._digest = digest
-        self._folder = folder
-
-    def commit(
-        self,
-        *,
-        format: str,
-        step: Mapping[str, Any],
-        inputs: Mapping[str, Any],
-        metrics: Mapping[str, Any] | None = None,
-        attributes: Mapping[str, Any] | None = None,
-        history: Sequence[Mapping[str, Any]] = (),
-        seconds: float = 0.0,
-        peak_memory: int = 0,
-    ) -> Artifact:
-        """Make what is in :attr:`path` the artifact, whole, and read-only.
-
-        Files are synced before the folder is renamed into place, so that neither a kill nor a power cut can leave a
-        part. If another process has committed the same digest meanwhile, its artifact is returned and this one goes.
-
-        Raises:
-            StoreError: the disk is full, or there is something in the folder that is no file.
-        """
-        with disk_errors(self._folder):
-            manifest = Manifest(
-                digest=self._digest,
-                format=str(format),
-                step=redacted(dict(step)),
-                inputs=redacted(dict(inputs)),
-                files=self._seal(),
-                created=time.time(),
-                seconds=seconds,
-                peak_memory_bytes=peak_memory,
-                metrics=redacted(dict(metrics or {})),
-                attributes=redacted(dict(attributes or {})),
-                history=redacted(tuple(history)),
-                olivine=__version__,
-            )
-            return self._appear(manifest)
-
-    def adopt(self, manifest: Manifest) -> Artifact:
-        """Make what is in :attr:`path`, which another Store's ``manifest`` describes, the artifact.
-
-        Raises:
-            Damaged: a file has not the size or the content that the manifest says, or is not in it, or is missing.
-            StoreError: the disk is full.
-        """
-        with disk_errors(self._folder):
-            there = {entry.path: entry for entry in self._seal()}
-            for entry in manifest.files:
-                found = there.pop(entry.path, None)
-                if found is None:
-                    raise Damaged(f"{entry.path} is missing")
-                if found.size != entry.size:
-                    raise Damaged(f"{entry.path} has not the {entry.size} bytes that its manifest says")
-                if found.sha256 != entry.sha256:
-                    raise Damaged(f"the content of {entry.path} is not what its manifest says")
-            if there:
-                raise Damaged(f"{next(iter(there))} is not in its manifest")
-            return self._appear(manifest)
-
-    def _appear(self, manifest: Manifest) -> Artifact:
-        """Write the manifest beside the files, sealed before, and put the folder into its place."""
-        for name, content in manifest_files(manifest).items():
-            write_file(os.path.join(self._folder, name), content)
-        write_file(os.path.join(self._folder, USED), b"", sync=False)
-        sync_folder(self._folder)
-        artifact = self._store._commit(self._folder, manifest)
-        checkpoint = self._store._at("checkpoints", self._digest)
-        if os.path.lexists(checkpoint):
-            remove_tree(checkpoint)
-        return artifact
-
-    def _seal(self) -> tuple[FileEntry, ...]:
-        """Digest, sync, and make read-only every file; return the entries sorted by path."""
-        root = str(self.path)
-        entries = []
-        folders = {root}
-        for name, status in sorted(tree_files(root)):
-            path = os.path.join(root, name)
-            status = self._own(path, name, status)
-            with open(path, "rb+" if status.st_mode & stat.S_IWUSR else "rb") as file:
-                os.fsync(file.fileno())
-            digest = digest_file(path)
-            os.chmod(path, 0o444)
-            entries.append(FileEntry(name, status.st_size, digest, status.st_mtime_ns))
-            folder = os.path.dirname(path)
-            while len(folder) > len(root):
-                folders.add(folder)
-                folder = os.path.dirname(folder)
-        for folder in folders:
-            sync_folder(folder)
-        return tuple(entries)
-
-    @staticmethod
-    def _own(path: str, name: str, status: os.stat_result) -> os.stat_result:
-        """Make sure that a file belongs to the artifact alone, so that nothing outside can change it.
-
-        A link to a file becomes a copy; so does a file that has another name elsewhere and may be written there.
-        """
-        linked = stat.S_ISLNK(status.st_mode)
-        if linked and not os.path.isfile(path):
-            raise StoreError(
-                f"the Step left a link that leads to no file: {name}", why=f"it points to {os.readlink(path)}"
-            )
-        if not linked and not stat.S_ISREG(status.st_mode):
-            raise StoreError(f"the Step left something that is no file: {name}")
-        if linked or (status.st_nlink > 1 and status.st_mode & 0o222):
-            copy_file(path, path + ".copy")
-            shutil.copystat(path, path + ".copy")
-            os.replace(path + ".copy", path)
-        return os.stat(path)
+        self.places.make("locks")
+        return locked_if_free(self.places.lock(digest))
