@@ -15,11 +15,12 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from olivine.cli.cache_option import CACHE_DIR, add_cache_argument
+
 if TYPE_CHECKING:
     from olivine.planning import PlannedStep
     from olivine.store import Store
 
-DEFAULT_CACHE_DIR = ".olivine-cache"
 _AGE_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 
@@ -27,9 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `olivine cache`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ls|why|verify|gc", parser_class=type(parser))
     cache = argparse.ArgumentParser(add_help=False)
-    cache.add_argument(
-        "--cache-dir", default=DEFAULT_CACHE_DIR, metavar="DIR", help=f"the cache (default: {DEFAULT_CACHE_DIR})"
-    )
+    add_cache_argument(cache)
     cache.add_argument("--json", action="store_true", help="print JSON")
     actions.add_parser(
         "ls", parents=[cache], allow_abbrev=False, description="List what is in the cache, last used first."
@@ -101,7 +100,7 @@ def _open(arguments: argparse.Namespace) -> Store:
     from olivine.store import Store
 
     store = Store(arguments.cache_dir)
-    if not store.root.is_dir() and arguments.cache_dir != DEFAULT_CACHE_DIR:
+    if not store.root.is_dir() and arguments.cache_dir != CACHE_DIR:
         raise ConfigError(
             f"there is no cache at {store.root}", remedy="give the folder that engine.cache_dir names, with --cache-dir"
         )
@@ -128,7 +127,7 @@ def _ls(arguments: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return 0
     if not artifacts:
-        print(f"nothing in {store.root}")
+        print(f"nothing in {store.root}; a workflow's own cache, engine.cache_dir, is looked into with --cache-dir")
         return 0
     now = time.time()
     table = [("digest", "step", "type", "format", "size", "made", "used")]

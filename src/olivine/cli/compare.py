@@ -11,7 +11,8 @@ import json
 import sys
 from pathlib import Path
 
-from olivine.cli.report import add_cache_argument, write_page
+from olivine.cli.cache_option import add_cache_argument
+from olivine.cli.report import write_page
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", metavar="FILE", help="write a page with charts")
     parser.add_argument("--open", action="store_true", help="with --html: show it in the browser")
     parser.add_argument("--json", action="store_true", help="print the records as JSON")
-    add_cache_argument(parser)
+    add_cache_argument(parser, "where a run's name is looked up")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if len(arguments.runs) < 2:
         raise ConfigError("one run has nothing to be compared with", remedy="give two or more: olivine compare RUN RUN")
-    records = [read_record(Path(each), Path(arguments.cache)) for each in arguments.runs]
+    records = [read_record(Path(each), Path(arguments.cache_dir)) for each in arguments.runs]
     if arguments.json:
         print(json.dumps(records, ensure_ascii=False, indent=2))
     elif not arguments.html:

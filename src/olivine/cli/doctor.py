@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from olivine.cli.cache_option import add_cache_argument
+
 if TYPE_CHECKING:
     from olivine.doctor import Finding
 
@@ -22,9 +24,7 @@ MARKS = {"ok": ("✓", "green"), "absent": ("-", "dim"), "warning": ("!", "yello
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `olivine doctor`."""
-    parser.add_argument(
-        "--cache-dir", default=".olivine-cache", metavar="DIR", help="the cache to look at (default: .olivine-cache)"
-    )
+    add_cache_argument(parser, "the cache to look at")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from olivine.cli.terminal import console as safe_console
-from olivine.cli.view import Eta, View, closing, ending, opening, progress_text
+from olivine.cli.view import Eta, View, another, closing, ending, opening, progress_text
 from olivine.engine.words import duration
 from olivine.events import Event
 from olivine.planning import Plan
@@ -56,7 +56,7 @@ class LiveView(View):
             self._eta = Eta()
         elif event.event == "step-waiting":
             step.update(
-                state="running", text=f"waiting for process {data['pid']}, which makes it now", started=time.monotonic()
+                state="running", text=f"waiting for {another(data)}, which makes it now", started=time.monotonic()
             )
         elif event.event == "progress":
             self._eta.update(data["done"], data["total"])

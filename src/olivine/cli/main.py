@@ -59,7 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [each for each in arguments if each != DEBUG]
     verb = next((each for each in arguments if not each.startswith("-")), None)
     if verb in HIDDEN or (verb in VERBS and arguments[0] == verb):
-        return _run_verb(verb, arguments[1:], debug=debug or os.environ.get("OLIVINE_DEBUG") == "1")
+        try:
+            return _run_verb(verb, arguments[1:], debug=debug or os.environ.get("OLIVINE_DEBUG") == "1")
+        except KeyboardInterrupt:  # while the verb's module was imported: nothing has begun
+            print("Stopped.", file=sys.stderr)
+            return 130
     parser = _top_parser()
     if not arguments:
         parser.print_help()

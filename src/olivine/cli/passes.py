@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import inspect
 import json
 import textwrap
@@ -11,7 +12,7 @@ from typing import Any
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `olivine passes`."""
-    parser.add_argument("action", nargs="?", choices=["list", "show"], default="list", help="default: list")
+    parser.add_argument("action", nargs="?", default="list", metavar="list|show|NAME", help="default: list")
     parser.add_argument("name", nargs="?", metavar="NAME", help="with show: the pass")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -21,14 +22,12 @@ def run(arguments: argparse.Namespace) -> int:
     from olivine.errors import ConfigError
     from olivine.passes import registry
 
-    if arguments.action == "show" or arguments.name:
-        found = registry.find(arguments.name or "")
+    if (name := named(arguments)) is not None:
+        found = registry.find(name)
         if found is None:
-            import difflib
-
-            near = difflib.get_close_matches(arguments.name or "", registry.names(), n=1, cutoff=0.5)
+            near = difflib.get_close_matches(name, registry.names(), n=1, cutoff=0.5)
             raise ConfigError(
-                f"there is no pass {arguments.name!r}" if arguments.name else "which pass?",
+                f"there is no pass {name!r}" if name else "which pass?",
                 remedy=(f"did you mean {near[0]}? " if near else "") + "`olivine passes` lists them",
             )
         print(json.dumps(_as_json(found), indent=2) if arguments.json else "\n".join(_sheet(found)))
@@ -44,6 +43,24 @@ def run(arguments: argparse.Namespace) -> int:
         for what, remedy in _missing(found):
             print(f"{'':<{width}}  cannot run here: {what}; {remedy}")
     return 0
+
+
+def named(arguments: argparse.Namespace) -> str | None:
+    """Return what is to be shown (``show LoRA``, or ``LoRA`` alone; empty if that was forgotten), ``None`` for a list.
+
+    Raises:
+        ConfigError: there is more than one name.
+    """
+    from olivine.errors import ConfigError
+
+    if arguments.action in ("list", "show"):
+        return arguments.name or ("" if arguments.action == "show" else None)
+    if arguments.name:
+        raise ConfigError(
+            f"{arguments.action!r} is neither list nor show",
+            remedy=f"`show {arguments.name}`, or `{arguments.name}` alone",
+        )
+    return str(arguments.action)
 
 
 def _missing(found: Any) -> list[tuple[str, str]]:

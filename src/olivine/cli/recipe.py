@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from olivine.cli.cache_option import add_cache_argument
 from olivine.cli.generate import unescape
 from olivine.recipes.table import TARGETS
 
@@ -87,7 +88,7 @@ def add_running_arguments(parser: argparse.ArgumentParser, *, output: str = "mod
     parser.add_argument(
         "--output", default=output, metavar="FOLDER", help="where the result goes (default: %(default)s)"
     )
-    parser.add_argument("--cache", default=".olivine-cache", metavar="FOLDER", help="the Store (default: %(default)s)")
+    add_cache_argument(parser, "where results are kept and found again")
     add_writing_argument(parser)
     parser.add_argument("--dry-run", action="store_true", help="show configuration and plan, and run nothing")
     parser.add_argument(
@@ -131,7 +132,7 @@ def measuring(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def running(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return where results go as arguments of a recipe."""
-    return {"output": arguments.output, "cache": arguments.cache}
+    return {"output": arguments.output, "cache": arguments.cache_dir}
 
 
 def unescaped(text: str | None) -> str | None:

@@ -9,23 +9,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from olivine.cli.cache_option import add_cache_argument
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `olivine report`."""
     parser.add_argument("run", metavar="RUN", help="output folder, run folder, or name of a run in the cache")
     parser.add_argument("--output", metavar="FILE", help="write the page here (default: report.html in the folder)")
     parser.add_argument("--open", action="store_true", help="show it in the browser")
-    add_cache_argument(parser)
-
-
-def add_cache_argument(parser: argparse.ArgumentParser) -> None:
-    """Add where runs are looked up by name."""
-    parser.add_argument(
-        "--cache",
-        default=".olivine-cache",
-        metavar="FOLDER",
-        help="where a run's name is looked up (default: %(default)s)",
-    )
+    add_cache_argument(parser, "where a run's name is looked up")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -33,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     from olivine.report.page import report_page
     from olivine.report.reading import REPORT, read_record
 
-    given, cache = Path(arguments.run), Path(arguments.cache)
+    given, cache = Path(arguments.run), Path(arguments.cache_dir)
     record = read_record(given, cache)
     folder = given if given.exists() else cache / "runs" / given
     place = (

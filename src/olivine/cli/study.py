@@ -12,17 +12,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from olivine.cli.cache_option import add_cache_argument
+
 ACTIONS = ("ls", "show", "best", "trials")
-DEFAULT_CACHE_DIR = ".olivine-cache"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `olivine study`."""
     parser.add_argument("action", choices=ACTIONS, metavar="ACTION", help="ls, show, best or trials")
     parser.add_argument("study", nargs="?", metavar="STUDY", help="how its id begins (default: the latest)")
-    parser.add_argument(
-        "--cache-dir", default=DEFAULT_CACHE_DIR, metavar="DIR", help="the cache (default: %(default)s)"
-    )
+    add_cache_argument(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -93,7 +93,7 @@ class PlainView(View):
             self._eta = Eta()
             return f"{place} ({data['type']}) on {data['device']}"
         if event.event == "step-waiting":
-            return f"{place}: another run (process {data['pid']}) is making this now; waiting for it"
+            return f"{place}: {another(data)} is making this now; waiting for it"
         if event.event == "progress":
             self._eta.update(data["done"], data["total"])
             if time.monotonic() - self._last < PLAIN_INTERVAL_S:
@@ -136,7 +136,7 @@ class StudyView(View):
         if event.event == "trial-started":
             return [f"candidate {data['number']}: {described(data['point'])}"]
         if event.event == "step-waiting":
-            return [f"      {event.step}: another run (process {data['pid']}) is making this now; waiting for it"]
+            return [f"      {event.step}: {another(data)} is making this now; waiting for it"]
         if event.event == "trial-done":
             return [f"      {self._ending(data)}"]
         if event.event == "study-done":
@@ -187,6 +187,11 @@ def opening(data: dict[str, Any]) -> list[str]:
     steps = f"{len(data['steps'])} steps" + (f", {cached} done already" if cached else "")
     dialect = "" if data["dialect"].startswith("olivine") else f" (Olive {data['dialect']} dialect)"
     return [f"{data['file'] or 'workflow'}{dialect}: {steps}", *(f"  note: {note}" for note in data["notes"])]
+
+
+def another(data: dict[str, Any]) -> str:
+    """Return who makes what this run wants too, as far as that is known."""
+    return "another run" if data["pid"] is None else f"another run (process {data['pid']})"
 
 
 def progress_text(data: dict[str, Any], eta: Eta) -> str:
