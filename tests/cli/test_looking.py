@@ -25,7 +25,7 @@ def test_a_name_alone_is_shown(capsys: pytest.CaptureFixture[str], verb: str, na
 def test_a_wrong_name_alone_is_answered_with_the_nearest(
     capsys: pytest.CaptureFixture[str], verb: str, given: str, meant: str
 ) -> None:
-    assert f"did you mean {meant}" in said(capsys, verb, given, expected=2)
+    assert f"Did you mean {meant}" in said(capsys, verb, given, expected=2)
 
 
 def test_a_wrong_action_says_what_to_write(capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,7 @@ class Requirement:
 
     Attributes:
         distribution: name on the package index; alternatives separated by ``|`` (``onnxruntime|onnxruntime-gpu``).
-        extra: the extra of olivine that brings it (``finetune``).
+        extra: the extra of olivine that brings it (``finetune``); empty if none does.
         versions: PEP 440 specifier of the range with which the adapter's contract test was seen to pass.
     """
 
@@ -242,6 +242,14 @@ class Pass(ABC, Generic[ParamsT]):
         ``where`` of a problem may hold only ``Location(path="r")``, the key within the pass; the plan adds the rest.
         """
         return []
+
+    @classmethod
+    def needs(cls, params: ParamsT) -> tuple[Requirement, ...]:
+        """Return the packages that the pass needs with these parameters: :attr:`requires`, unless one asks for more.
+
+        Called by ``plan`` after ``resolve``, for a machine that lacks one, and for the environment of a job.
+        """
+        return cls.requires
 
     @classmethod
     def estimate(cls, params: ParamsT, context: PlanContext, data: Mapping[str, DataConfig]) -> Estimate:

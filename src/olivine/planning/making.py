@@ -190,7 +190,8 @@ class Planner(InputModelPlanning, EvaluationPlanning):
                 )
             )
         system = self._system_of(config.host or self.workflow.engine.host)
-        self._check_place(host, system, pass_type.requires, f"the pass {pass_type.type}", where)
+        requires = pass_type.needs(params)
+        self._check_place(host, system, requires, f"the pass {pass_type.type}", where)
         data = {key: self._data_config(value) for key, value in data_references(params).items()}
         for each in data.values():
             self._check_data(each)
@@ -227,7 +228,7 @@ class Planner(InputModelPlanning, EvaluationPlanning):
             where=where,
             host=host,
             system=system,
-            requires=pass_type.requires,
+            requires=requires,
             estimate=replace(estimate, output=estimate.output + facts.beside) if estimate is not None else None,
             sound=usable,
             spreads=pass_type.spreads,

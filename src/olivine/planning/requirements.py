@@ -31,6 +31,13 @@ def specifiers(requirements: Iterable[Requirement], device: str) -> tuple[str, .
     return tuple(dict.fromkeys(found))
 
 
+def _bringing(requirement: Requirement) -> str:
+    """Return what to have ``pip`` install for a requirement."""
+    if requirement.extra:
+        return f"olivine[{requirement.extra}]"
+    return f"{requirement.distribution.split('|')[0]}{requirement.versions}"
+
+
 def check_requirements(requirements: Iterable[Requirement], subject: str, where: Location) -> list[Problem]:
     """Return one problem per requirement that is missing or outside its tested range.
 
@@ -45,7 +52,7 @@ def check_requirements(requirements: Iterable[Requirement], subject: str, where:
                 Problem(
                     f"{subject} needs {requirement.distribution.replace('|', ' or ')}, which is not installed",
                     where,
-                    remedy=f"`pip install 'olivine[{requirement.extra}]'`",
+                    remedy=f"`pip install '{_bringing(requirement)}'`",
                 )
             )
             continue

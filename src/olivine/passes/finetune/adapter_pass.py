@@ -103,8 +103,9 @@ class AdapterPass(Pass[AdapterParamsT]):
         """Check names, values and combinations; see the base class."""
         from olivine.passes.finetune import training_arguments
         from olivine.passes.finetune.target_modules import check_names, default_targets
+        from olivine.passes.finetune.training_packages import package_problems
 
-        found = training_arguments.problems(params.training_args)
+        found = [*training_arguments.problems(params.training_args), *package_problems(params.training_args)]
         modules = context.model.modules
         for key in ("target_modules", "exclude_modules", "modules_to_save"):
             found += check_names(key, getattr(params, key), modules)
@@ -156,6 +157,14 @@ class AdapterPass(Pass[AdapterParamsT]):
                 )
             )
         return found
+
+    @classmethod
+    def needs(cls, params: AdapterParamsT) -> tuple[Requirement, ...]:
+        """Return also the packages that single training arguments ask for; see the base class."""
+        from olivine.passes.finetune.training_packages import packages
+
+        known = {each.distribution for each in cls.requires}
+        return (*cls.requires, *(each for each in packages(params.training_args) if each.distribution not in known))
 
     @classmethod
     def estimate(cls, params: AdapterParamsT, context: PlanContext, data: Mapping[str, DataConfig]) -> Estimate:
