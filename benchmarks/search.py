@@ -1,16 +1,18 @@
 """Whether a search finds what the full grid finds, and at what share of its evaluations.
 
-    python benchmarks/search.py [--base BASE] [--seeds 5] [--share 0.4] [--small] [--olive PEER/bin/olive] [--folder F]
+    python benchmarks/search.py [--base BASE] [--seeds 10] [--share 0.4] [--small] [--olive PEER/bin/olive] [--folder F]
 
-On the phrase-tone example: LoRA rank x quantisation method x group size x bits, under goals for accuracy and size.
-First every point is made and measured (`sampler: sequential`), then for each seed a TPE search with `share` of the
-evaluations runs in the same cache, so that it costs no more training: what is counted is which points it asks for. One
-row per seed: whether its pick is as accurate as the grid's, after how many candidates it had it, how many it ran, and
-how many passes and evaluations these would have taken from an empty cache.
+On the phrase-tone example: LoRA rank x quantisation method x group size x bits, 81 points, under goals for accuracy and
+size. First every point is made and measured (`sampler: sequential`). Then, for each seed, the search and random drawing
+(`--samplers`) run in the same cache, so that they cost no more training: what counts is which points they ask for.
 
-With --olive the same space is searched by Olive, as far as it has it (`Rtn` and `KQuant` in place of our methods, the
-output layer quantised as the others), in a cache that its seeds share. It goes by the perplexity of the same rows:
-Olive 0.13 has no accuracy of answers, and `olive run` fails on every custom metric.
+What is too large by its shapes is ruled out before anything is made, by the grid too. An evaluation is a candidate of
+which the accuracy is measured; a search may have `--share` of those that the grid needs, rounded down. The optimum is
+the highest accuracy that the grid finds among the candidates that meet the goals, and a search has found it if its pick
+has no lower one: exactly, though one standard error of an accuracy on 200 rows is 1.7 points. Work is given as from an
+empty cache: passes, evaluations, and the sum of the seconds that each took when it ran.
+
+With --olive the same space is searched by Olive, as far as it has it: see `olive_search.py`.
 
 Without --base the example's base model is built first (two minutes on two idle cores).
 """
@@ -20,13 +22,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import olive_search
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "phrase-tone"
 TEXT = "### Text: {phrase}\n### The tone is:\n"
@@ -102,107 +106,109 @@ def search(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any], float]
     """Run a search; return what it found, and the seconds that it took."""
     (folder / "workflow.json").write_text(json.dumps(config, indent=2))
     started = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "olivine", "run", "workflow.json"], cwd=folder)
+    with open(folder / "log.txt", "a") as log:
+        done = subprocess.run([sys.executable, "-m", "olivine", "run", "workflow.json"], cwd=folder, stdout=log)
     if done.returncode not in (0, 4):
         raise SystemExit(f"the search failed with exit status {done.returncode}")
     found: dict[str, Any] = json.loads((folder / "models" / "status.json").read_text())["search"]
     return found, time.monotonic() - started
 
 
-def work_of(found: dict[str, Any]) -> tuple[int, int]:
-    """Return how many different passes and evaluations the candidates of a search consist of."""
-    steps = {step["digest"]: step["type"] for trial in found["trials"] for step in trial["steps"]}
-    evaluations = sum(kind in ("evaluate", "record") for kind in steps.values())
-    return len(steps) - evaluations, evaluations
+@dataclass(frozen=True)
+class Work:
+    """What the candidates of a search take from an empty cache.
+
+    Attributes:
+        passes: different passes that run.
+        evaluations: candidates whose accuracy is measured.
+        foreseen: candidates that are ruled out before anything is made.
+        seconds: that its Steps took when they ran.
+    """
+
+    passes: int
+    evaluations: int
+    foreseen: int
+    seconds: float
 
 
-def choices(values: list[Any]) -> dict[str, Any]:
-    """Return choices as alternatives of a pass in Olive 0.13 take them: lists are refused there."""
-    return {"olive_parameter_type": "SearchParameter", "type": "Categorical", "support": values}
+def work_of(found: dict[str, Any]) -> Work:
+    """Return what the candidates of a search consist of, each Step counted once."""
+    steps = {step["digest"]: step for trial in found["trials"] for step in trial["steps"]}
+    return Work(
+        passes=sum(step["type"] not in ("evaluate", "record") for step in steps.values()),
+        evaluations=sum(None not in trial["values"] for trial in found["trials"]),
+        foreseen=sum(not trial["steps"] for trial in found["trials"]),
+        seconds=sum(step["seconds"] for step in steps.values()),
+    )
 
 
-def olive_workflow(folder: Path, config: dict[str, Any], size: int, strategy: dict[str, Any]) -> dict[str, Any]:
-    """Return the same search for Olive 0.13."""
-    data = [
-        {
-            "name": each["name"],
-            "type": "HuggingfaceContainer",
-            "load_dataset_config": {"data_name": "json", "data_files": each["data_files"], "split": "train"},
-            "pre_process_data_config": {"text_template": each["text_template"], "strategy": "line-by-line",
-                                        "max_seq_len": 64},
-        }
-        for each in config["data_configs"]
-    ]  # fmt: skip
-    lora, quantize = config["passes"]["lora"], config["passes"]["quantize"]
-    widths = {"bits": choices(quantize["bits"]), "group_size": choices(quantize["group_size"])}
-    ranked = {"name": "perplexity", "priority": 1, "higher_is_better": False, "metric_config": {}}
-    return {
-        "input_model": {"type": "HfModel", "model_path": config["input_model"]["model_path"]},
-        "data_configs": data,
-        "passes": {
-            "lora": {**lora, "r": choices(lora["r"]), "torch_dtype": "float32",
-                     "training_args": {**lora["training_args"], "optim": "adamw_torch"}},
-            "merge": {"type": "MergeAdapterWeights"},
-            "quantize": [{"type": "Rtn", **widths, "lm_head": True}, {"type": "KQuant", **widths, "lm_head": True}],
-        },
-        "evaluators": {
-            "tone": {
-                "type": "PyTorchEvaluator",
-                "metrics": [
-                    {"name": "tone", "type": "accuracy", "backend": "torch_metrics", "data_config": "eval",
-                     "sub_types": [ranked]},
-                    {"name": "size", "type": "size_on_disk",
-                     "sub_types": [{"name": "bytes", "priority": 2, "higher_is_better": False,
-                                    "goal": {"type": "threshold", "value": size}}]},
-                ]
-            }
-        },
-        "evaluator": "tone",
-        "evaluate_input_model": False,
-        "search_strategy": {"execution_order": "joint", **strategy},
-        "cache_dir": str(folder / "cache"),
-        "output_dir": str(folder / "models"),
-        "log_severity_level": 1,
-    }  # fmt: skip
+def random_chance(points: int, best: int, drawn: int) -> float:
+    """Return how likely one of the ``best`` is among ``drawn`` of so many ``points``."""
+    return 1 - math.comb(points - best, drawn) / math.comb(points, drawn)
 
 
-def olive_search(olive: Path, folder: Path, workflow: dict[str, Any]) -> tuple[str, float]:
-    """Run Olive's search; return what it printed, and the seconds that it took."""
-    (folder / "workflow.json").write_text(json.dumps(workflow, indent=2))
-    quiet = {"CI": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    started = time.monotonic()
-    done = subprocess.run([str(olive), "run", "--config", "workflow.json"], cwd=folder, env=os.environ | quiet,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
-    (folder / "log.txt").write_text(done.stdout)
-    return done.stdout, time.monotonic() - started
+def show_searches(samplers: list[str], seeds: int, budget: int, best: float, run: Any) -> None:
+    """Search with each sampler and seed, and print a row for each."""
+    print("\n| sampler | seed | evaluations | passes | ruled out | seconds from empty | accuracy | found at | "
+          "the grid's optimum |")  # fmt: skip
+    print("|---" * 9 + "|")
+    told = []
+    for sampler in samplers:
+        hits, evaluations, passes, seconds = 0, [], [], []
+        for seed in range(seeds):
+            found = run({"sampler": sampler, "seed": seed, "max_samples": budget})
+            pick, work = found["trials"][found["pick"]], work_of(found)
+            hit = pick["qualifies"] and pick["values"][0] >= best
+            measured = [trial["number"] for trial in found["trials"] if None not in trial["values"]]
+            at = 1 + measured.index(pick["number"]) if pick["number"] in measured else "-"
+            cells = [sampler, seed, work.evaluations, work.passes, work.foreseen, f"{work.seconds:.0f}",
+                     pick["values"][0], at, "yes" if hit else "no"]  # fmt: skip
+            print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+            hits += hit
+            evaluations.append(work.evaluations)
+            passes.append(work.passes)
+            seconds.append(work.seconds)
+        told.append(f"{sampler}: {hits} of {seeds} seeds found the optimum; on average {sum(evaluations) / seeds:.1f} "
+                    f"evaluations, {sum(passes) / seeds:.1f} passes, {sum(seconds) / seeds:.0f} s")  # fmt: skip
+    print("\n" + "\n".join(told), flush=True)
 
 
-def show_olive(olive: Path, folder: Path, config: dict[str, Any], size: int, budget: int, seeds: int) -> None:
-    """Search with Olive, and print a row for each seed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    print("\n| Olive, seed | points | failed | evaluations in its cache | seconds |")
-    print("|---" * 5 + "|")
-    for seed in range(seeds):
-        strategy = {"sampler": "tpe", "max_samples": budget, "seed": seed}
-        said, seconds = olive_search(olive, folder, olive_workflow(folder, config, size, strategy))
-        points, failed = said.count(" with search point "), said.count(" ... FAILED.")
-        evaluations = len(list((folder / "cache").glob("*/evaluations/*.json")))
-        print(f"| {seed} | {points} | {failed} | {evaluations} | {seconds:.0f} |", flush=True)
+def show_olive(arguments: argparse.Namespace, folder: Path, config: dict[str, Any], budget: int) -> None:
+    """Search with Olive, and print a row for each seed; as released with the first, and mended with all."""
+    vocabulary = json.loads((Path(config["input_model"]["model_path"]) / "config.json").read_text())["vocab_size"]
+    print("\n| Olive | seed | points | failed | passes in its cache | evaluations in its cache | best accuracy | "
+          "its front | seconds | exit |")  # fmt: skip
+    print("|---" * 10 + "|")
+    for name, mended, seeds in (("as released", False, 1), ("mended", True, arguments.olive_seeds)):
+        for seed in range(seeds):
+            here = folder / ("mended" if mended else "released")
+            strategy = {"sampler": "tpe", "sampler_config": {"max_samples": budget, "seed": seed}}
+            done = olive_search.search(
+                arguments.olive, here,
+                olive_search.workflow(here, config, TEXT, arguments.max_size, strategy, vocabulary),
+                arguments.max_size, mended=mended, limit_s=arguments.olive_limit,
+            )  # fmt: skip
+            exit_code = "stopped" if done.exit_code is None else done.exit_code
+            cells = [name, seed, done.points, done.failed, done.passes, done.evaluations, done.best, done.picked,
+                     f"{done.seconds:.0f}", exit_code]  # fmt: skip
+            print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
 
 def main() -> int:
-    """Run the grid, then the searches, and print the table."""
+    """Run the grid, then the searches, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", type=Path, help="the example's base model")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--share", type=float, default=0.4, help="of the grid's evaluations (default: %(default)s)")
     parser.add_argument("--max-size", type=int, default=3_150_000, help="goal for the size in bytes")
     parser.add_argument("--min-accuracy", type=float, default=0.5, help="goal for the accuracy")
     parser.add_argument("--steps", type=int, default=60, help="training steps of each adapter")
     parser.add_argument("--small", action="store_true", help="a space of 24 points in place of 81")
-    parser.add_argument("--sampler", default="tpe")
+    parser.add_argument("--samplers", nargs="*", default=["tpe", "random"])
     parser.add_argument("--olive", type=Path, help="Olive 0.13's command, to search the same space with it too")
     parser.add_argument("--olive-seeds", type=int, default=1)
+    parser.add_argument("--olive-points", type=int, help="candidates that it may try (default: the searches' budget)")
+    parser.add_argument("--olive-limit", type=float, default=3600, help="seconds after which it is stopped")
     parser.add_argument("--folder", type=Path, help="keep the project here, and go on with what is in its cache")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -219,44 +225,24 @@ def main() -> int:
             )  # fmt: skip
 
         grid, seconds = search(folder, config({"sampler": "sequential"}))
-        best = grid["trials"][grid["pick"]]
-        count = len(grid["trials"])
-        print(f"\ngrid: {count} candidates ({grid['complete']} measured in full, {grid['stopped']} stopped early, "
-              f"{grid['failed']} failed), {work_of(grid)[0]} passes, {work_of(grid)[1]} evaluations, "
-              f"{seconds:.0f} s")  # fmt: skip
-        print(f"optimum: accuracy {best['values'][0]}, {best['size_bytes']} bytes, {best['point']}")
+        best, work = grid["trials"][grid["pick"]], work_of(grid)
         if not best["qualifies"]:
             raise SystemExit("nothing in the grid meets the goals: choose others")
-        budget = math.floor(count * arguments.share)
-        hits, rows = 0, []
-        for seed in range(arguments.seeds):
-            strategy = {"sampler": arguments.sampler, "seed": seed, "max_samples": budget}
-            found, seconds = search(folder, config(strategy))
-            pick = found["trials"][found["pick"]]
-            hit = pick["qualifies"] and pick["values"][0] >= best["values"][0]
-            hits += hit
-            rows.append(
-                (seed, len(found["trials"]), pick["number"] + 1, *work_of(found), pick["values"][0], hit, seconds)
-            )
-        print("\n| seed | candidates | pick found at | passes | evaluations | accuracy | the grid's optimum | "
-              "seconds, all cached |")  # fmt: skip
-        print("|---" * 8 + "|")
-        for seed, tried, at, passes, measured, accuracy, hit, seconds in rows:
-            cells = [
-                seed,
-                f"{tried} of {count}",
-                at,
-                passes,
-                measured,
-                accuracy,
-                "yes" if hit else "no",
-                f"{seconds:.1f}",
-            ]
-            print("| " + " | ".join(map(str, cells)) + " |")
-        print(f"\n{hits} of {arguments.seeds} seeds found the optimum with {budget} of {count} candidates", flush=True)
+        (folder / "grid.json").write_text(json.dumps(grid))
+        highest = best["values"][0]
+        equal = [each for each in grid["trials"] if each["qualifies"] and each["values"][0] == highest]
+        budget = math.floor(work.evaluations * arguments.share)
+        print(f"\ngrid: {len(grid['trials'])} points, {work.foreseen} ruled out by their size before anything was "
+              f"made, {work.evaluations} evaluations, {grid['failed']} failed, {work.passes} passes; "
+              f"{work.seconds:.0f} s in its Steps, {seconds:.0f} s this time")  # fmt: skip
+        print(f"optimum: accuracy {highest}, {len(equal)} of the points have it: {[each['point'] for each in equal]}")
+        print(f"budget: {budget} of {work.evaluations} evaluations; as many drawn at random hold one of the best in "
+              f"{random_chance(work.evaluations, len(equal), budget):.0%} of draws")  # fmt: skip
+        show_searches(
+            arguments.samplers, arguments.seeds, budget, highest, lambda each: search(folder, config(each))[0]
+        )
         if arguments.olive:
-            show_olive(arguments.olive, folder.absolute() / "olive", config({}), arguments.max_size, budget,
-                       arguments.olive_seeds)  # fmt: skip
+            show_olive(arguments, folder.absolute() / "olive", config({}), arguments.olive_points or budget)
     return 0
 
 

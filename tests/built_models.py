@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -37,6 +38,18 @@ def genai_of(source: Path, precision: str) -> Path:
     """Return the GenAI model of ``source``, built once a session beside it."""
     output = source.parent / f"{source.name}-{precision}"
     build_genai(source, output, precision=precision)
+    return output
+
+
+@cache
+def onnx_of(source: Path) -> Path:
+    """Return a plain ONNX graph of ``source`` with its tokenizer, as exporters leave them: nothing of GenAI."""
+    output = source.parent / f"{source.name}-onnx"
+    output.mkdir()
+    for file in genai_of(source, "fp32").iterdir():
+        if file.name.startswith(("model.onnx", "tokenizer", "special_tokens", "chat_template")):
+            shutil.copyfile(file, output / file.name)
+    shutil.copyfile(source / "config.json", output / "config.json")
     return output
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from built_models import PROMPT
+from built_models import PROMPT, onnx_of
 from metric_inputs import context
 
 from olivine.evaluate.lm_eval import LmEval, LmEvalParams, _scores, generate_until, loglikelihood, rolling
@@ -30,7 +30,9 @@ metric_list: [{{metric: acc}}]
 
 def test_the_right_answer_is_likely_and_greedy_and_a_wrong_one_is_not(tone_model: Path, tone_genai: Path) -> None:
     found = []
-    for folder, format in ((tone_model, Format.HF), (tone_genai, Format.GENAI)):
+    for folder, format in (
+        (tone_model, Format.HF), (tone_genai, Format.GENAI), (onnx_of(tone_model), Format.ONNX),
+    ):  # fmt: skip
         model = open_text_model(folder, format=format)
         # As in the harness's own models, the newline that ends the prompt belongs to the answer: to every answer.
         right, _ = loglikelihood(model, TONE, "joy", True)
@@ -40,6 +42,7 @@ def test_the_right_answer_is_likely_and_greedy_and_a_wrong_one_is_not(tone_model
         assert generate_until(model, TONE, {"until": ["y"], "max_gen_toks": 8}, add_special_tokens=True) == "jo"
         found.append((right, wrong, rolling(model, "the cat sat on the mat", True)))
     assert found[0] == pytest.approx(found[1], abs=1e-3)
+    assert found[0] == pytest.approx(found[2], abs=1e-3)
 
 
 def test_a_rolling_likelihood_is_the_sum_over_the_tokens(tone_model: Path) -> None:
@@ -56,10 +59,16 @@ def test_scores_are_named_without_their_filter() -> None:
     assert found == {"acc": 0.5, "exact_match-strict": 0.25}
 
 
-def test_a_task_from_local_files_runs_offline(tone_genai: Path, tones: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", [Format.GENAI, Format.ONNX])
+def test_a_task_from_local_files_runs_offline(
+    tone_model: Path, tone_genai: Path, tones: Path, tmp_path: Path, format: Format
+) -> None:
     pytest.importorskip("lm_eval")
+    model = tone_genai if format is Format.GENAI else onnx_of(tone_model)
     folder = tmp_path / "tasks"
     folder.mkdir()
     (folder / "tones.yaml").write_text(TASK.format(file=tones))
     params = LmEvalParams(tasks=["tones"], include_path=str(folder))
-    assert LmEval().measure(params, context(tone_genai))["tones"]["acc"] == 1.0
+    given = context(model)
+    assert given.format is format
+    assert LmEval().measure(params, given)["tones"]["acc"] == 1.0

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from built_models import genai_of, trained_model
+from built_models import genai_of, onnx_of, trained_model
 from safetensors.torch import load_file, save_file
 
 from olivine.errors import ModelError, UnavailableError
 from olivine.models import text as text_module
 from olivine.models.genai import GenaiModel
 from olivine.models.huggingface import HfModel, compute_dtype
+from olivine.models.onnx_text import OnnxTextModel
 from olivine.models.text import Sampling, TextModel, open_text_model
 from olivine.passes.base import Accelerator
 
@@ -33,7 +34,12 @@ def genai(pico_model: Path) -> GenaiModel:
     return GenaiModel(genai_of(pico_model, "fp32"), CPU)
 
 
-@pytest.fixture(params=["hf", "genai"])
+@pytest.fixture(scope="module")
+def onnx(pico_model: Path) -> OnnxTextModel:
+    return OnnxTextModel(onnx_of(pico_model), CPU)
+
+
+@pytest.fixture(params=["hf", "genai", "onnx"])
 def model(request: pytest.FixtureRequest) -> TextModel:
     found: TextModel = request.getfixturevalue(request.param)
     return found
@@ -70,26 +76,27 @@ def test_tokenizer_without_bos_gets_none_even_if_the_config_names_one(
     assert model.encode_prompt(TEXT) == model.encode(TEXT)
 
 
-def test_logits_of_both_agree(hf: HfModel, genai: GenaiModel) -> None:
+def test_logits_of_all_agree(hf: HfModel, genai: GenaiModel, onnx: OnnxTextModel) -> None:
     ids = hf.encode_prompt(TEXT * 3)
-    ours, theirs = (np.concatenate(list(each.logits(ids))) for each in (genai, hf))
-    assert ours.shape == (len(ids), 400)
-    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    of_genai, of_onnx, theirs = (np.concatenate(list(each.logits(ids))) for each in (genai, onnx, hf))
+    assert of_genai.shape == of_onnx.shape == (len(ids), 400)
+    np.testing.assert_allclose(of_genai, theirs, atol=1e-4)
+    np.testing.assert_allclose(of_onnx, theirs, atol=1e-4)
 
 
 def test_logits_come_in_chunks_that_do_not_change_them(model: TextModel, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = model.encode_prompt(TEXT)
     whole = np.concatenate(list(model.logits(ids)))
-    for module in ("olivine.models.genai", "olivine.models.huggingface"):
+    for module in ("olivine.models.genai", "olivine.models.huggingface", "olivine.models.onnx_text"):
         monkeypatch.setattr(f"{module}.CHUNK", 5)
     chunks = list(model.logits(ids))
     assert [len(chunk) for chunk in chunks[:-1]] == [5] * (len(chunks) - 1)
     np.testing.assert_allclose(np.concatenate(chunks), whole, atol=1e-4)
 
 
-def test_greedy_answers_of_both_are_the_same(hf: HfModel, genai: GenaiModel) -> None:
+def test_greedy_answers_of_all_are_the_same(hf: HfModel, genai: GenaiModel, onnx: OnnxTextModel) -> None:
     prompt = hf.encode_prompt(TEXT)
-    assert list(genai.generate(prompt, 20)) == list(hf.generate(prompt, 20))
+    assert list(genai.generate(prompt, 20)) == list(onnx.generate(prompt, 20)) == list(hf.generate(prompt, 20))
 
 
 def test_greedy_answer_is_that_of_transformers(hf: HfModel, pico_model: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -89,7 +90,7 @@ def bowl(point: dict[str, Any]) -> float:
     return (point["q.bits"] - 4) + abs(point["q.group_size"] - 64) / 32 + (point["q.method"] != "search")
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+@pytest.mark.parametrize("sampler", ["random", "gp", "tpe", "nsga2"])
 def test_a_sampler_asks_for_every_point_once_and_the_same_with_the_same_seed(sampler: str) -> None:
     runs = []
     for _ in range(2):
@@ -118,8 +119,63 @@ def test_tpe_needs_fewer_than_random() -> None:
             asking.tell(point, [value], {})
         raise AssertionError("the best point was not asked for")
 
-    tpe, random = (sum(asked(sampler, seed) for seed in range(6)) for sampler in ("tpe", "random"))
-    assert tpe < random
+    gp, tpe, random = (sum(asked(sampler, seed) for seed in range(6)) for sampler in ("gp", "tpe", "random"))
+    assert gp < tpe < random
+
+
+def ask(sampler: str, found: Space, objectives: list[Objective], value: Any, most: int = 40) -> list[dict[str, Any]]:
+    """Ask for points, and answer with ``value(point)``: values and violations."""
+    asking = asker(found, SearchStrategy(sampler=sampler, seed=2), objectives)  # type: ignore[arg-type]
+    points: list[dict[str, Any]] = []
+    while len(points) < most and (point := asking.ask()) is not None:
+        points.append(point)
+        asking.tell(point, *value(point))
+    return points
+
+
+def test_a_gaussian_process_leaves_alone_what_cannot_meet_the_goals() -> None:
+    def value(point: dict[str, Any]) -> tuple[list[float | None], dict[str, float]]:
+        large = point["q.bits"] == 8
+        return [None if large else bowl(point)], {"size": 0.1 if large else 0.0}
+
+    points = ask("gp", space(GRID), LOSS, value, most=11)
+    assert sum(point["q.bits"] == 8 for point in points) <= 3
+    assert len([point for point in points if point["q.bits"] == 4]) >= 8
+
+
+def test_a_gaussian_process_goes_through_ranges() -> None:
+    rates = {"lora": {"type": "LoRA", "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True}, "r": [2, 4, 8]}}
+
+    def value(point: dict[str, Any]) -> tuple[list[float | None], dict[str, float]]:
+        return [abs(math.log10(point["lora.learning_rate"]) + 3) + abs(point["lora.r"] - 4) / 4], {}
+
+    points = ask("gp", space(rates), LOSS, value, most=18)
+    assert min(value(point)[0][0] for point in points) < 0.1  # type: ignore[type-var]
+    assert all(1e-5 <= point["lora.learning_rate"] <= 1e-1 for point in points)
+
+
+def test_a_gaussian_process_looks_along_the_front_of_two_objectives() -> None:
+    two = [*LOSS, Objective("size", "size", higher_is_better=False, priority=2)]
+    widths = {"q": {"type": "Quantize", "bits": [2, 4, 8], "group_size": [16, 32, 64, 128, 256]}}
+
+    def value(point: dict[str, Any]) -> tuple[list[float | None], dict[str, float]]:
+        loss = 8.0 - point["q.bits"] + point["q.group_size"] / 256
+        return [loss, point["q.bits"] + 16 / point["q.group_size"]], {}
+
+    tried = {(point["q.bits"], point["q.group_size"]) for point in ask("gp", space(widths), two, value, most=8)}
+    assert (8, 16) in tried, "the best by the first objective"
+    assert (2, 256) in tried, "the other end of the front"
+
+
+def test_a_gaussian_process_asked_for_several_at_once_gives_others() -> None:
+    asking = asker(space(GRID), SearchStrategy(sampler="gp", seed=1), LOSS)
+    points = []
+    for _ in range(6):
+        batch = [point for point in (asking.ask(), asking.ask(), asking.ask()) if point is not None]
+        for point in batch:
+            asking.tell(point, [bowl(point)], {})
+        points += batch
+    assert len({str(sorted(each.items())) for each in points}) == 18
 
 
 def test_the_front_is_what_nothing_dominates() -> None:
@@ -174,7 +230,7 @@ def test_a_parameter_that_depends_on_others_has_their_choices(depending: Space) 
     ]
 
 
-@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+@pytest.mark.parametrize("sampler", ["random", "gp", "tpe", "nsga2"])
 def test_a_sampler_asks_for_no_combination_that_is_none(depending: Space, sampler: str) -> None:
     asking = asker(depending, SearchStrategy(sampler=sampler, seed=3), LOSS)  # type: ignore[arg-type]
     points = []

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from typing import Any
 
 import pytest
-
-from olivine.search.room import Room
 
 
 def points(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -144,39 +140,3 @@ def test_a_study_is_one_run_in_the_cache(project) -> None:
     record = json.loads((run / "record.json").read_text())
     assert record["state"] == "succeeded"
     assert len(record["search"]["trials"]) == 2
-
-
-def test_a_candidate_waits_until_there_is_memory_or_nothing_else_runs() -> None:
-    free = [1000]
-    room = Room(lambda: free[0])
-    room.enter(2000)  # nothing else runs
-    entered: list[str] = []
-
-    def come(name: str, estimate: int) -> None:
-        room.enter(estimate)
-        entered.append(name)
-
-    small = threading.Thread(target=come, args=("small", 100), daemon=True)
-    small.start()
-    small.join(10)
-    assert entered == ["small"]
-    room.learn(900)
-    large = threading.Thread(target=come, args=("as large as the largest so far", 100), daemon=True)
-    large.start()
-    time.sleep(0.3)
-    assert entered == ["small"]
-    room.leave()
-    room.leave()
-    large.join(10)
-    assert len(entered) == 2
-
-
-@pytest.mark.parametrize("free", [1000, 5000])
-def test_room_is_made_by_memory_that_others_give_back(free: int) -> None:
-    available = [0]
-    room = Room(lambda: available[0])
-    room.enter()
-    done = threading.Event()
-    threading.Thread(target=lambda: (room.enter(3000), done.set()), daemon=True).start()
-    available[0] = free
-    assert done.wait(2) == (free > 1.2 * 3000)

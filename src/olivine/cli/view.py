@@ -117,6 +117,7 @@ class StudyView(View):
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._names: list[str] = []
+        self._side_by_side = False
 
     def __call__(self, event: Event) -> None:
         """Print what the event is worth."""
@@ -129,12 +130,17 @@ class StudyView(View):
         data = event.data
         if event.event == "study-started":
             self._names = [each["name"] for each in data["objectives"]]
+            self._side_by_side = data["strategy"]["workers"] > 1
             over = ", ".join(each["name"] for each in data["dimensions"]) or "nothing"
             points = f"{data['points']} points" if data["points"] is not None else "a space without end"
             known = f", {data['resumed']} candidates known from before" if data["resumed"] else ""
             return [f"{data['file'] or 'workflow'}: study {data['study'][:8]}, {points} over {over}{known}"]
         if event.event == "trial-started":
             return [f"candidate {data['number']}: {described(data['point'])}"]
+        if event.event == "trial-waiting":
+            return [
+                f"candidate {data['number']} waits until {data['memory_bytes'] / 1e9:.2f} GB of memory are left for it"
+            ]
         if event.event == "step-waiting":
             return [f"      {event.step}: {another(data)} is making this now; waiting for it"]
         if event.event == "trial-done":
@@ -149,7 +155,7 @@ class StudyView(View):
 
     def _ending(self, data: dict[str, Any]) -> str:
         trial = data["trial"]
-        head = f"candidate {data['number']}: " if data["known"] else ""
+        head = f"candidate {data['number']}: " if data["known"] or self._side_by_side else ""
         shown = ", ".join(
             f"{name} {number(value)}"
             for name, value in zip(self._names, trial["values"], strict=False)

@@ -570,11 +570,12 @@ class SearchStrategy(Node):
     execution_order: Literal["joint", "pass-by-pass"] = "joint"
     """``joint``: points of the whole space. ``pass-by-pass``: the choices of one pass are settled after the other, by
     the model up to it (or up to the next that can be measured); goals are for the candidates that all passes make."""
-    sampler: Literal["sequential", "random", "tpe", "nsga2"] = "sequential"
-    """``sequential``: every point in order. ``random``. ``tpe``: towards what was good so far. ``nsga2``: crosses good
-    ones, for several values at once."""
+    sampler: Literal["sequential", "random", "gp", "tpe", "nsga2"] = "sequential"
+    """``sequential``: every point in order. ``random``. ``gp``: where a Gaussian process of the values so far promises
+    most, which needs the fewest candidates. ``tpe``: towards what was good so far. ``nsga2``: crosses good ones, for
+    several values at once."""
     max_samples: int | None = Field(default=None, ge=1)
-    """Points to try; default: all."""
+    """Points to try; default: all. Those that a goal for the size rules out before anything is made do not count."""
     seed: int = 1
     """Seed of the random samplers."""
     with_replacement: bool = False
@@ -589,7 +590,7 @@ class SearchStrategy(Node):
     stop_when_goals_met: bool = False
     """``joint``: stop when a model reaches every goal."""
     max_iter: int | None = Field(default=None, ge=1)
-    """``joint``: points to try at most."""
+    """``joint``: points to try at most, counted as for ``max_samples``."""
     max_time: int | None = Field(default=None, ge=1)
     """``joint``: seconds to search at most."""
     include_pass_params: bool = False
@@ -681,7 +682,8 @@ class Engine(Node):
     """Whether a search draws its Pareto front; kept."""
     max_memory: int | str | None = None
     """Memory that a Step may take, in bytes or like ``12GB``. The plan refuses a Step that needs more, and one that
-    takes more all the same is stopped before the system stops something else."""
+    takes more all the same is stopped before the system stops something else. Candidates that a search makes side by
+    side share it."""
     hang_timeout: float | None = Field(default=1800, gt=0)
     """Seconds after which a Step is stopped whose worker neither says, computes, reads nor writes anything; ``null``:
     never. A Step that is only slow is not stopped."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from olivine.errors import ConfigError, ModelError, UnavailableError
 from olivine.evaluate.base import MetricContext
-from olivine.evaluate.sessions import TYPES, onnx_file, open_session, placement
+from olivine.models.sessions import TYPES, onnx_file, open_session, placement
 from olivine.passes.base import Format
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from olivine.config.schema import DataConfig
 from olivine.errors import ConfigError, Location, Problem
 from olivine.evaluate.base import Metric, MetricContext
 from olivine.evaluate.known import FUNCTIONS, UserConfig
-from olivine.evaluate.sessions import known_dimensions, made_up_inputs, onnx_file, open_session, placement
 from olivine.evaluate.speed import percentile, spread
+from olivine.models.sessions import known_dimensions, made_up_inputs, onnx_file, open_session, placement
 from olivine.passes.base import Format, Params, Requirement
 
 PERCENTILES = {"p50": 50.0, "p75": 75.0, "p90": 90.0, "p95": 95.0, "p99": 99.0, "p999": 99.9}

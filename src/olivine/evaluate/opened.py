@@ -43,7 +43,7 @@ def opened(context: MetricContext) -> Opened:
 def _open(path: Path, format: Format, target: Accelerator, trust_remote_code: bool) -> Opened:
     from olivine.models.text import open_text_model
 
-    if format is Format.GENAI:
+    if format in (Format.GENAI, Format.ONNX):
         refuse_fallback(path, target.execution_provider)
     started = time.perf_counter()
     model = open_text_model(path, target, format=format, trust_remote_code=trust_remote_code)
@@ -51,17 +51,18 @@ def _open(path: Path, format: Format, target: Accelerator, trust_remote_code: bo
 
 
 def refuse_fallback(path: Path, provider: str) -> None:
-    """Run the decoder of a GenAI folder once, to see that it runs where it is asked to.
+    """Run the decoder of a GenAI folder or the graph of an ONNX one once, to see that it runs where it is asked to.
 
     ONNX Runtime gives the CPU whatever a provider cannot do, all nodes if need be, and GenAI does not say so.
 
     Raises:
         UnavailableError: not a single node ran on ``provider``.
     """
-    from olivine.evaluate.sessions import CPU, known_dimensions, made_up_inputs, onnx_file, open_session, placement
+    from olivine.models.sessions import CPU, known_dimensions, made_up_inputs, onnx_file, open_session, placement
 
     if provider == CPU:
         return
-    config = json.loads((path / "genai_config.json").read_text(encoding="utf-8"))
+    settings = path / "genai_config.json"
+    config = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
     file = onnx_file(path, config.get("model", {}).get("decoder", {}).get("filename"))
     placement(file, provider, made_up_inputs(open_session(file, provider), known_dimensions(path)))

@@ -179,10 +179,12 @@ def detect_format(path: Path) -> Format:
         return Format.PEFT
     if (path / MLMODEL).is_file():
         return Format.MLFLOW
-    if (path / CONFIG).is_file():
+    graphs = any(path.glob("*.onnx"))
+    weights = any(any(path.glob(each)) for each in ("*.safetensors", "pytorch_model*"))
+    if (path / CONFIG).is_file() and (weights or not graphs):
         quantised = _read_json(path / CONFIG).get("quantization_config")
         return Format.HF_QUANTIZED if quantised else Format.HF
-    if any(path.glob("*.onnx")):
+    if graphs:  # exporters leave the configuration of the checkpoint beside them
         return Format.ONNX
     raise ModelError(
         f"there is no config.json in {path}",
@@ -210,7 +212,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         for file in files:
             if file.suffix == ".onnx":
                 check_external_data(file)
-        return Checkpoint(path, format, files=files)
+        config = _read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
+        return Checkpoint(path, format, config, files=files)
     if format is Format.PEFT:
         config = _read_json(path / ADAPTER_CONFIG)
         _check_adapter(config, path)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from olivine.errors import ModelError, UnavailableError
 from olivine.hardware.machine import this_machine
 from olivine.models.checkpoint import Checkpoint, read_checkpoint
-from olivine.models.text import CHUNK, GREEDY, Message, Sampling, TextModel
+from olivine.models.text import CHUNK, GREEDY, Sampling
+from olivine.models.tokenized import TokenizedModel
 from olivine.passes.base import Accelerator, Format
 from olivine.quant.stored.dequantising import can_dequantise, dequantised
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class HfModel(TextModel):
+class HfModel(TokenizedModel):
     """A checkpoint, loaded with transformers.
 
     Weights in a 16-bit format are computed in float32 on a CPU that has no matrix units for that format: there it is
@@ -97,27 +98,6 @@ class HfModel(TextModel):
         self.eos_ids = frozenset([end] if isinstance(end, int) else end or ())
         self.bos_id = self._tokenizer.bos_token_id
 
-    def encode(self, text: str) -> list[int]:
-        """See :meth:`TextModel.encode`."""
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """See :meth:`TextModel.decode`."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
-
-    def pieces(self, ids: Iterator[int]) -> Iterator[str]:
-        """See :meth:`TextModel.pieces`."""
-        seen: list[int] = []
-        told = ""
-        for each in ids:
-            seen.append(each)
-            text = self.decode(seen)
-            if text.endswith("\ufffd"):  # the bytes of a character are still coming
-                continue
-            yield text[len(told) :]
-            told = text
-        yield self.decode(seen)[len(told) :]
-
     def generate(
         self, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling = GREEDY, *, ignore_eos: bool = False
     ) -> Iterator[int]:
@@ -187,17 +167,6 @@ class HfModel(TextModel):
         shares[shares.cumsum(-1) - shares >= sampling.top_p] = 0
         shares[..., 0] = shares[..., 0].clamp(min=1e-9)
         return tokens.gather(-1, torch.multinomial(shares, 1, generator=chance))
-
-    def _render(self, messages: Sequence[Message]) -> str:
-        try:
-            rendered = self._tokenizer.apply_chat_template(
-                [dict(each) for each in messages], tokenize=False, add_generation_prompt=True
-            )
-        except Exception as error:  # whatever the template's own code raises
-            raise ModelError(
-                f"the chat template of {self.path} cannot be applied: {error}", remedy="mend its chat_template.jinja"
-            ) from None
-        return str(rendered)
 
 
 def _dequantised(checkpoint: Checkpoint, dtype: str, *, trust_remote_code: bool) -> tuple[Any, dict[str, Any]]:

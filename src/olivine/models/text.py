@@ -1,4 +1,4 @@
-"""A text model that can be asked: the one face of ONNX Runtime GenAI folders and Hugging Face checkpoints.
+"""A text model that can be asked: the one face of GenAI folders, plain ONNX graphs and Hugging Face checkpoints.
 
 Metrics, ``olivine generate`` and ``olivine chat`` know only :class:`TextModel`, so that every format is measured and
 used with the same prompts, token for token.
@@ -174,10 +174,14 @@ def open_text_model(
         from olivine.models.huggingface import HfModel
 
         return HfModel(path, target, trust_remote_code=trust_remote_code)
+    if format is Format.ONNX:
+        from olivine.models.onnx_text import OnnxTextModel
+
+        return OnnxTextModel(path, target)
     remedy = (
         "merge the adapter into its base first (MergeAdapterWeights)"
         if format is Format.PEFT
-        else ("give a checkpoint or an ONNX Runtime GenAI folder")
+        else "give a checkpoint, an ONNX Runtime GenAI folder or a graph with its tokenizer"
     )
     raise ModelError(f"a model of format {format} cannot generate text on its own: {path}", remedy=remedy)
 

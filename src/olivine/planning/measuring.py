@@ -11,6 +11,7 @@ from olivine.config.schema import DataConfig
 from olivine.errors import ConfigError, Location, OlivineError, Problem, UnavailableError
 from olivine.evaluate import registry as metric_registry
 from olivine.evaluate.base import RECORDING, REFERENCE, Metric, Workload
+from olivine.evaluate.formats import TEXT_FORMATS
 from olivine.evaluate.goals import INPUT, Wanted
 from olivine.passes.base import Format, ModelFacts, Params, Requirement
 from olivine.planning.data import DataPlanning, data_references
@@ -145,6 +146,12 @@ class EvaluationPlanning(DataPlanning):
             if facts.format not in metric_type.measures:
                 self.notes.append(
                     f"{config.type} is not measured on {name.removeprefix('evaluate ')}: it is {facts.format}"
+                )
+                continue
+            if facts.format is Format.ONNX and metric_type.measures >= TEXT_FORMATS and not _can_be_asked(facts):
+                self.notes.append(
+                    f"{config.type} is not measured on {name.removeprefix('evaluate ')}: there is no tokenizer beside "
+                    "the graph"
                 )
                 continue
             own_reference = config.params.get(REFERENCE) is not None
@@ -331,3 +338,10 @@ class EvaluationPlanning(DataPlanning):
                             "give a threshold, or compare with a pass whose result it can measure",
                         )
                     )
+
+
+def _can_be_asked(graph: ModelFacts) -> bool:
+    """Return whether a plain ONNX graph has a tokenizer beside it."""
+    from olivine.models.onnx_text import has_tokenizer
+
+    return graph.path is not None and has_tokenizer(graph.path)

@@ -50,6 +50,10 @@ def asker(space: Space, strategy: SearchStrategy, objectives: Sequence[Objective
     """
     if strategy.sampler == "sequential":
         return InOrder(space)
+    if strategy.sampler == "gp":
+        from olivine.search.gaussian import Gaussian
+
+        return Gaussian(space, strategy, objectives)
     return Sampled(space, strategy, objectives)
 
 

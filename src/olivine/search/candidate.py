@@ -91,10 +91,10 @@ def predicted_size(plan: Plan) -> int | None:
 
 def _foresee(plan: Plan, run: Run, goals: Sequence[Wanted], final: PlannedStep) -> tuple[Verdict, ...]:
     """Return the verdicts as far as the size, which is known before it is made, decides any of them: those are marked
-    as predicted. What the Store holds already is not predicted, but measured."""
+    as predicted. What the Store holds does not matter, so that a search takes the same course with any."""
     unknown = judge(goals, {}, {})
     size = predicted_size(plan)
-    if size is None or all(step.cached for step in plan.passes):
+    if size is None:
         return unknown
     names = [each["name"] for each in final.step.params["metrics"] if each["type"] == "size"]
     found = judge(goals, {name: {"size_bytes": size} for name in names}, run.baselines(final))

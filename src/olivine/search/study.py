@@ -7,9 +7,10 @@ asked again with the same seed, and gets the same answers, now from the journal 
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ from olivine.errors import EXIT_INTERRUPTED, OlivineError, Problem, StepError
 from olivine.evaluate import registry
 from olivine.evaluate.goals import Wanted, goals_of, number_in
 from olivine.events import Event, EventSink
+from olivine.planning.amounts import memory_limit
 from olivine.planning.making import make_plan
 from olivine.planning.plan import Plan
 from olivine.search.asking import Asker, asker
@@ -44,6 +46,10 @@ LEAST_TIMEOUT_S = 600.0
 """A candidate may always take so long, unless the configuration says otherwise."""
 PATIENCE = 10.0
 """A candidate may take so many times longer than the longest so far."""
+
+FORESEEN = 20
+"""So many candidates for each in the budget may be ruled out before anything is made: then a search that finds no
+others ends."""
 
 
 def run_study(plan: Plan, store: Store, sink: EventSink, *, make_runner: RunnerFactory | None = None) -> Result:
@@ -84,7 +90,7 @@ class _Study:
         self.plans: dict[str, Plan] = {}
         self.started = time.monotonic()
         self.longest = 0.0
-        self.room = Room()
+        self.room = Room(memory_limit(self.loaded.workflow.engine.max_memory))
         self.emitting = threading.Lock()
         self.id = study_id(self.loaded)
         self.journal = Journal(store.root / "studies" / self.id)
@@ -147,8 +153,8 @@ class _Study:
         found: list[Trial] = []
         workers = self.strategy.workers
         with ThreadPoolExecutor(workers) as pool:
-            while (budget is None or len(found) < budget) and not self.is_over(found):
-                wanted = workers if budget is None else min(workers, budget - len(found))
+            while (left := left_of(budget, found)) and not self.is_over(found):
+                wanted = min(workers, left)
                 points = [point for point in (asking.ask() for _ in range(wanted)) if point is not None]
                 if not points:
                     break
@@ -250,8 +256,8 @@ class _Study:
         self.plans[key] = plan
         if key in self.known:
             return self.repeated(replace(self.known[key], number=number, point=point))
-        self.emit("trial-started", number=number, point=dict(point))
         with self.candidate(number, plan) as (run, expired):
+            self.emit("trial-started", number=number, point=dict(point))
             end = carry_out(plan, run, goals, expired)
         model = run.artifacts.get(plan.final.step or "")
         self.longest = max(self.longest, time.monotonic() - started)
@@ -325,7 +331,9 @@ class _Study:
                 each.abort()
 
         estimates = [step.estimate.needed for step in plan.steps if step.estimate is not None and not step.cached]
-        self.room.enter(max(estimates, default=0))
+        promised = self.room.enter(
+            max(estimates, default=0), lambda needed: self.emit("trial-waiting", number=number, memory_bytes=needed)
+        )
         run.runners = self.idle.pop() if self.idle else {}
         timer = threading.Timer(limit, give_up)
         timer.daemon = True
@@ -334,7 +342,7 @@ class _Study:
             yield run, expired
         finally:
             timer.cancel()
-            self.room.leave()
+            self.room.leave(promised)
             if expired.is_set():
                 for each in run.runners.values():
                     each.close()
@@ -403,6 +411,14 @@ class _Study:
         """Tell the sink."""
         with self.emitting:
             self.sink(Event(event, "", data))
+
+
+def left_of(budget: int | None, found: Sequence[Trial]) -> int:
+    """Return how many candidates may still be tried. Those of which nothing was made take nothing of the budget."""
+    if budget is None:
+        return sys.maxsize
+    foreseen = sum(each.is_foreseen for each in found)
+    return max(0, budget - (len(found) - foreseen)) if foreseen < FORESEEN * budget else 0
 
 
 def study_id(loaded: Loaded) -> str:

@@ -66,6 +66,11 @@ class Trial:
         return not self.until and self.state == "complete" and all(verdict.met for verdict in self.verdicts)
 
     @property
+    def is_foreseen(self) -> bool:
+        """Whether it was stopped by what shapes tell, before anything was made of it."""
+        return self.state == "stopped" and any(verdict.predicted for verdict in self.verdicts)
+
+    @property
     def is_measured(self) -> bool:
         """Whether it has a value for every objective."""
         return all(value is not None for value in self.values)

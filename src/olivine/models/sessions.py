@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions for measuring: made-up inputs, and which execution provider each node ran on."""
+"""ONNX Runtime sessions: made-up inputs, and which execution provider each node ran on."""
 
 from __future__ import annotations
 
