@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import sys
 from collections.abc import Iterator
 
 
@@ -14,11 +15,12 @@ def uncollected() -> Iterator[None]:
     What is imported stays, and the collector goes over it again and again while it grows: a fifth of the time that
     torch, transformers and peft take.
     """
-    was_on = gc.isenabled()
+    was_on, before = gc.isenabled(), len(sys.modules)
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
+        if len(sys.modules) > before:
+            gc.freeze()
         if was_on:
             gc.enable()

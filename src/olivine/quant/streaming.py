@@ -33,7 +33,7 @@ TILE = 1 << 20
 """Weights in a tile: 4 MiB in float32. Smaller ones cost more in calls, larger ones more memory."""
 
 SYNC_BYTES = 256 << 20
-"""Written between two entries into the journal: what a kill may cost."""
+"""Written between two entries into the journal: half of what a kill may cost."""
 
 
 class Named(Protocol):
@@ -161,14 +161,20 @@ def stream(
             done(finished[matrix.name])
     waiting = [matrix for matrix in matrices if matrix.name not in finished]
     unsynced: list[Written] = []
-    for written in _written(waiting, reader, file, threads, quantised):
-        done(written)
-        finished[written.name] = written
-        unsynced.append(written)
-        if sum(each.bytes for each in unsynced) >= SYNC_BYTES:
-            _record(journal, file, unsynced)
-            unsynced = []
-    _record(journal, file, unsynced)
+    # The disk is waited for beside the rounding, for one part at a time: a kill costs two of them at most.
+    with ThreadPoolExecutor(1) as pool:
+        recorded: Future[None] | None = None
+        for written in _written(waiting, reader, file, threads, quantised):
+            done(written)
+            finished[written.name] = written
+            unsynced.append(written)
+            if sum(each.bytes for each in unsynced) >= SYNC_BYTES:
+                if recorded is not None:
+                    recorded.result()
+                recorded, unsynced = pool.submit(_record, journal, file, unsynced), []
+        if recorded is not None:
+            recorded.result()
+        _record(journal, file, unsynced)
     return [finished[matrix.name] for matrix in matrices]
 
 

@@ -36,8 +36,8 @@ def build(source: Path, output: Path, precision: str, provider: str, arguments: 
     Raises:
         StepError: the builder failed.
     """
-    with uncollected():
-        from onnxruntime_genai.models import builder
+    _import_builder()
+    from onnxruntime_genai.models import builder
 
     disable_telemetry()
     shutil.rmtree(scratch, ignore_errors=True)  # of a build that was killed
@@ -87,46 +87,52 @@ memory is scarce, and is little beside what else this process holds where the mo
 """
 
 
-def build_all(
-    source: Path, builds: Mapping[Path, Sequence[str]], precision: str, provider: str, scratch: Path, *, apart: bool
-) -> None:
-    """Do as :func:`build` for each folder in ``builds``, in a process of its own if ``apart``.
+class BuilderProcess:
+    """A process for the model builder: what its libraries take is given back when it ends.
 
-    Raises:
-        StepError: the builder failed, or its process died.
+    It starts at once, and imports them while the caller prepares what they are to build. Use it as a context.
     """
-    if apart:
-        build_apart(source, builds, precision, provider, scratch)
-        return
-    for output, arguments in builds.items():
-        build(source, output, precision, provider, arguments, scratch)
+
+    def __init__(self) -> None:
+        self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_end_with_parent)
+        self._pool.submit(_import_builder)
+
+    def __enter__(self) -> BuilderProcess:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def build(
+        self, source: Path, builds: Mapping[Path, Sequence[str]], precision: str, provider: str, scratch: Path
+    ) -> None:
+        """Do as :func:`build` for each folder, and end the process.
+
+        Args:
+            source: checkpoint folder.
+            builds: extra options by the folder to make.
+            precision: in the builder's words.
+            provider: in the builder's words.
+            scratch: folder for what the builder puts aside.
+
+        Raises:
+            StepError: the builder failed, or its process died.
+        """
+        with self:
+            try:
+                for output, arguments in builds.items():
+                    self._pool.submit(build, source, output, precision, provider, list(arguments), scratch).result()
+            except BrokenProcessPool as error:
+                raise StepError(
+                    "the process of the model builder died",
+                    why="it was killed from outside, or by the system for want of memory",
+                    remedy="run the same command again; the log holds what the builder printed",
+                ) from error
 
 
-def build_apart(
-    source: Path, builds: Mapping[Path, Sequence[str]], precision: str, provider: str, scratch: Path
-) -> None:
-    """Do as :func:`build` in a process of its own, so that what the builder's libraries take is given back.
-
-    Args:
-        source: checkpoint folder.
-        builds: extra options by the folder to make.
-        precision: in the builder's words.
-        provider: in the builder's words.
-        scratch: folder for what the builder puts aside.
-
-    Raises:
-        StepError: the builder failed, or its process died.
-    """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
-        try:
-            for output, arguments in builds.items():
-                pool.submit(build, source, output, precision, provider, list(arguments), scratch).result()
-        except BrokenProcessPool as error:
-            raise StepError(
-                "the process of the model builder died",
-                why="it was killed from outside, or by the system for want of memory",
-                remedy="run the same command again; the log holds what the builder printed",
-            ) from error
+def _import_builder() -> None:
+    with uncollected():
+        from onnxruntime_genai.models import builder  # noqa: F401
 
 
 def _end_with_parent() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from olivine.config.schema import DataConfig
 from olivine.errors import ModelError, Problem
@@ -35,6 +36,9 @@ from olivine.passes.estimate import (
     estimate_rounding,
     threads_within,
 )
+
+if TYPE_CHECKING:
+    from olivine.passes.convert.building import BuilderProcess
 
 
 class ModelBuilder(Pass[ModelBuilderParams]):
@@ -170,7 +174,11 @@ class ModelBuilder(Pass[ModelBuilderParams]):
         if reason:
             _build(params, context, provider)
         else:
-            metrics, attributes, trial = _build_streamed(params, context, provider, checkpoint)
+            from olivine.passes.convert.building import APART, BuilderProcess
+
+            large = sum(tensor.bytes for tensor in checkpoint.tensors.values()) >= APART
+            with BuilderProcess() if large else contextlib.nullcontext() as process:
+                metrics, attributes, trial = _build_streamed(params, context, provider, checkpoint, process)
         _merge_search(context.output / "genai_config.json", params.search)
         _keep_chat_template(context.inputs["model"], context.output)
         _forget_loading(context.output / "tokenizer_config.json")
@@ -184,14 +192,18 @@ class ModelBuilder(Pass[ModelBuilderParams]):
 
 
 def _build_streamed(
-    params: ModelBuilderParams, context: RunContext, provider: str, checkpoint: Checkpoint
+    params: ModelBuilderParams,
+    context: RunContext,
+    provider: str,
+    checkpoint: Checkpoint,
+    process: BuilderProcess | None,
 ) -> tuple[dict[str, float], dict[str, Any], Path]:
-    """Build the graph of the checkpoint's skeleton and stream the weights into it.
+    """Build the graph of the checkpoint's skeleton, in ``process`` if there is one, and stream the weights into it.
 
     Returns:
         Metrics; attributes; the folder of the model that is to be tried.
     """
-    from olivine.passes.convert.building import APART, build_all
+    from olivine.passes.convert import building
     from olivine.passes.convert.mixed_build import MixedBuild
     from olivine.passes.convert.streamed_build import build_streamed
     from olivine.passes.convert.uniform_build import UniformBuild, graph_params
@@ -208,14 +220,18 @@ def _build_streamed(
         choice = UniformBuild(params, context, checkpoint, quantised, tied=tied, provider=provider)
     graph = graph_params(params)
     arguments = builder_arguments(graph, trust_remote_code=context.trust_remote_code)
-    apart = sum(tensor.bytes for tensor in checkpoint.tensors.values()) >= APART
 
     def build(source: Path, folders: Mapping[Path, int | None]) -> None:
         builds = {
             folder: [*arguments, *([] if layers is None else [f"num_hidden_layers={layers}"])]
             for folder, layers in folders.items()
         }
-        build_all(source, builds, graph.precision, provider, context.checkpoint / "builder", apart=apart)
+        scratch = context.checkpoint / "builder"
+        if process is not None:
+            process.build(source, builds, graph.precision, provider, scratch)
+            return
+        for folder, given in builds.items():
+            building.build(source, folder, graph.precision, provider, given, scratch)
 
     threads = threads_within(context.max_memory, BUILDER, TILE, os.cpu_count() or 1)
     built = build_streamed(reader, context, build, choice.choosing, tied=tied, quantised=quantised, threads=threads)
