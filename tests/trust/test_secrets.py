@@ -71,7 +71,7 @@ def test_whatever_looks_at_a_run_or_shares_it_writes_no_secret(tmp_path: Path, p
     }
     config["evaluators"]["e"]["metrics"] = [{"type": "size"}]
     config["passes"] = {"q": {"type": "Quantize", "bits": 4, "group_size": 32, "calibration_data_config": "tones"}}
-    config["passes"]["q"] |= {"method": "calibrated", "sequence_length": 16, "num_samples": 2}
+    config["passes"]["q"] |= {"method": "calibrated", "sequence_length": 16, "samples": 2}
     config["engine"] |= {"log_severity_level": 0, "shared_cache": {"url": "team", "writable": True}}
     project.write(config)
     said = []
@@ -79,17 +79,16 @@ def test_whatever_looks_at_a_run_or_shares_it_writes_no_secret(tmp_path: Path, p
         (("plan", "workflow.json", "--json"), 0),
         (("run", "workflow.json"), 0),
         (("run", "workflow.json", "--set", "engine.cache_dir=other", "--set", "engine.output_dir=again"), 0),
-        (("run", "workflow.json", "--set", "passes.q.group_size=33"), None),
+        (("run", "workflow.json", "--set", "passes.q.group_size=33"), 2),
         (("report", "out"), 0),
         (("compare", "out", "again"), 0),
         (("cache", "ls"), 0),
         (("cache", "verify"), 0),
         (("cache", "why", "workflow.json"), 0),
         (("config", "show", "workflow.json"), 0),
-        (("doctor",), None),
     ]:
         done = run(tmp_path, *arguments)
-        assert done.returncode == code if code is not None else True, done.stdout + done.stderr
+        assert done.returncode == code, done.stdout + done.stderr
         said += [done.stdout, done.stderr]
     (tmp_path / "workflow.json").unlink()
     assert list((tmp_path / "team").rglob("manifest.json")), "the shared cache was written"
@@ -101,8 +100,7 @@ def test_the_verbs_without_a_configuration_write_no_secret(tmp_path: Path, pico_
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": f"row {n}"}) + "\n" for n in range(8)))
     said = []
     for arguments in [
-        ("finetune", "base", "--data", "rows.jsonl", "--text-cols", "text", "--output", "tuned", "--max-steps", "1"),
-        ("quantize", "base", "--output", "quantised"),
+        ("finetune", "base", "--data", "rows.jsonl", "--text-cols", "text", "--max-seq-len", "64", "--max-steps", "1"),
         ("optimize", "base", "--output", "small", "--dry-run"),
         ("convert", "base", "--output", "built"),
         ("evaluate", "built", "--metrics", "size"),

@@ -107,8 +107,9 @@ def _run_verb(verb: str, arguments: Sequence[str], *, debug: bool) -> int:
     """Import the verb's module and run it."""
     # Pydantic would look through every installed package for plug-ins of its own; none is of use here.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    # ONNX Runtime tells its maker of each start, before a program can say no, unless this is set.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    from olivine.telemetry import switch_off_telemetry
+
+    switch_off_telemetry()
     # What is imported stays to the end; to look for garbage in it again and again takes a tenth of a short command.
     gc.set_threshold(50_000, 20, 20)
     module = importlib.import_module(f"olivine.cli.{verb}")

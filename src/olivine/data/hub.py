@@ -13,6 +13,7 @@ from typing import Any
 from olivine.config.schema import DataConfig
 from olivine.errors import DataError, Location, UnavailableError
 from olivine.models.hub import cache_folder, is_offline, patiently, remove_damaged
+from olivine.telemetry import switch_off_telemetry
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _TRIES = 3
@@ -101,6 +102,7 @@ def load_hub_data(config: DataConfig, split: str, *, commit: str | None = None) 
         UnavailableError: it cannot be had, or a package is missing.
         DataError: there is no such subset, split or file in it, or it names files elsewhere.
     """
+    switch_off_telemetry()
     try:
         import datasets
         from datasets.exceptions import DatasetNotFoundError, DatasetsError

@@ -6,10 +6,12 @@ It happens in a process of its own: a provider with a broken driver may take the
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
 from olivine.doctor.finding import Finding, State
+from olivine.telemetry import NO_TELEMETRY
 
 TIMEOUT_S = 120
 """A GPU's first start compiles kernels; longer than this, something hangs."""
@@ -98,7 +100,12 @@ def _failed(provider: str, reason: str) -> Finding:
 
 def _python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-P", "-c", code, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        [sys.executable, "-P", "-c", code, *arguments],
+        env=os.environ | NO_TELEMETRY,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
     )
 
 

@@ -16,6 +16,7 @@ from olivine.errors import ModelError, OlivineError, UnavailableError
 from olivine.models.checkpoint import read_checkpoint
 from olivine.models.text import CHUNK, GREEDY, Message, Sampling, TextModel, bos_token
 from olivine.passes.base import Accelerator
+from olivine.telemetry import switch_off_telemetry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +50,7 @@ class GenaiModel(TextModel):
     """
 
     def __init__(self, path: Path, target: Accelerator, *, mapped: bool = False) -> None:
+        switch_off_telemetry()  # before it is imported
         try:
             import onnxruntime_genai as og
         except ImportError as error:

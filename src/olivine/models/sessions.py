@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olivine.errors import ModelError, UnavailableError
+from olivine.telemetry import switch_off_telemetry
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +59,7 @@ def open_session(file: Path, provider: str, *, profile: Path | None = None) -> A
         UnavailableError: the provider is not installed, or did not start: ONNX Runtime would go on with the CPU alone.
         ModelError: the graph cannot be loaded.
     """
+    switch_off_telemetry()  # before it is imported
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()

@@ -28,13 +28,11 @@ from olivine.hardware.peak import peak_memory, reset_peak_memory
 from olivine.passes.base import Accelerator, Format, PassResult, RunContext
 from olivine.systems.base import Failure
 from olivine.systems.failures import explain
+from olivine.telemetry import switch_off_telemetry
 
 PROGRESS_INTERVAL_S = 0.1
 LONG_S = 15.0
 """Seconds of a Step after which measuring the machine, a second and a half, is little."""
-
-NO_TELEMETRY = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK", "ORT_DISABLE_TELEMETRY")
-"""What keeps libraries from reporting who uses them."""
 
 
 def serve() -> NoReturn:
@@ -44,8 +42,7 @@ def serve() -> NoReturn:
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    for name in NO_TELEMETRY:
-        os.environ[name] = "1"
+    switch_off_telemetry()
     if hasattr(signal, "SIGUSR1"):
         faulthandler.register(signal.SIGUSR1, all_threads=True)  # whoever stops a worker that hangs sends it first
     requests: queue.Queue[dict[str, Any]] = queue.Queue()
