@@ -51,3 +51,30 @@ def test_an_empty_cache_says_how_to_look_into_another(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert "--cache-dir" in said(capsys, "cache", "ls")
+
+
+def test_a_cache_without_studies_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert f"no study in {tmp_path}" in said(capsys, "study", "ls", "--cache-dir", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [(("config", "chek"), "check"), (("cache", "veryfy"), "verify"), (("quantize", "m", "--form", "gtpq"), "gptq")],
+)
+def test_a_misspelled_choice_is_answered_with_the_nearest(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], meant: str
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    assert f"Did you mean {meant}?" in capsys.readouterr().err
+
+
+def test_a_misspelled_target_of_a_verb_is_answered_with_the_nearest(
+    capsys: pytest.CaptureFixture[str], pico_model: Path
+) -> None:
+    assert "the nearest is cuda" in said(capsys, "convert", str(pico_model), "--target", "cdua", expected=2)
+
+
+def test_a_size_that_is_none_names_its_option(capsys: pytest.CaptureFixture[str], pico_model: Path) -> None:
+    assert "--max-size" in said(capsys, "optimize", str(pico_model), "--max-size", "2XB", expected=2)

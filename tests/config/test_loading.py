@@ -128,11 +128,23 @@ def test_overrides_set_values_and_are_named_when_they_are_wrong(tmp_path: Path) 
         ("passes.lora.rr=8", "--set, passes.lora.rr"),
         ("passes.lora.r.x=8", "no object"),
         ("nonsense", "no override"),
+        ("passes.lroa.r=8", "Did you mean lora?"),
         ("data_configs.tran.split=x", "Name one of train"),
     ):
         with pytest.raises(ConfigError) as caught:
             load(file, overrides=[wrong])
         assert said in str(caught.value)
+
+
+def test_an_override_adds_a_pass_if_it_says_which(tmp_path: Path) -> None:
+    added = ["passes.smaller.bits=4", "passes.smaller.type=Quantize"]
+    assert load(write(tmp_path, WORKFLOW), overrides=added).workflow.single_pass("smaller").type == "Quantize"
+
+
+def test_a_tab_in_yaml_is_called_one(tmp_path: Path) -> None:
+    assert any(
+        "a tab, where YAML takes only spaces" in each for each in problems(tmp_path, "version: 1\nengine:\n\tx: 1\n")
+    )
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,10 @@ class _Parser(argparse.ArgumentParser):
         import difflib
 
         given = message.split("'")[1] if "'" in message else message.rsplit(": ", 1)[-1].split(" ")[0]
-        known = [*VERBS] if "VERB" in message else [option for a in self._actions for option in a.option_strings]
+        if "invalid choice" in message:
+            known = message.partition("choose from")[2].strip(" ()").replace("'", "").split(", ")
+        else:
+            known = [option for action in self._actions for option in action.option_strings]
         near = difflib.get_close_matches(given.split("=")[0], known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
         self.exit(2, f"olivine: {message}.{hint} `{self.prog} --help` shows what there is.\n")

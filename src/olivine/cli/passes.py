@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import inspect
 import json
 import textwrap
@@ -19,16 +18,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the list, or one pass."""
+    from olivine.config.wording import nearest
     from olivine.errors import ConfigError
     from olivine.passes import registry
 
     if (name := named(arguments)) is not None:
         found = registry.find(name)
         if found is None:
-            near = difflib.get_close_matches(name, registry.names(), n=1, cutoff=0.5)
+            near = nearest(name, registry.names())
             raise ConfigError(
                 f"there is no pass {name!r}" if name else "which pass?",
-                remedy=(f"did you mean {near[0]}? " if near else "") + "`olivine passes` lists them",
+                remedy=(f"did you mean {near}? " if near else "") + "`olivine passes` lists them",
             )
         print(json.dumps(_as_json(found), indent=2) if arguments.json else "\n".join(_sheet(found)))
         return 0

@@ -32,7 +32,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     cache = Path(arguments.cache_dir).expanduser()
     if arguments.action == "ls":
-        for each in studies(cache):
+        found = list(studies(cache))
+        if not found:
+            print(f"no study in {cache}; a workflow's own cache, engine.cache_dir, is looked into with --cache-dir")
+        for each in found:
             study, result = each.study(), each.result()
             state = "done" if result is not None else f"not finished, {len(each.trials())} trials so far"
             print(f"{each.folder.name}  {study['workflow_id']}  {study['input_model']}  {state}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from olivine.config.parsing import parse_value
+from olivine.config.wording import nearest
 from olivine.errors import ConfigError, Location
 
 
@@ -31,6 +32,7 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
         except ValueError:
             value = text
         *parents, last = path.strip().split(".")
+        _check_pass(raw, parents, overrides, where)
         node: Any = raw
         for part in parents:
             node = _step_into(node, part, where)
@@ -42,6 +44,27 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
             raise _dead_end(last, where)
         changed.append(path.strip())
     return changed
+
+
+def _check_pass(raw: dict[str, Any], parents: Sequence[str], overrides: Sequence[str], where: Location) -> None:
+    """Refuse to make a pass by setting one of its parameters: its name is a slip, unless its type is set too.
+
+    Raises:
+        ConfigError: there are passes, and none of that name.
+    """
+    known = raw.get("passes")
+    if not isinstance(known, dict) or not known or parents[:1] != ["passes"] or len(parents) < 2 or parents[1] in known:
+        return
+    if any(
+        each.partition("=")[0].strip() in (f"passes.{parents[1]}", f"passes.{parents[1]}.type") for each in overrides
+    ):
+        return
+    near = nearest(parents[1], map(str, known))
+    raise ConfigError(
+        f"there is no pass {parents[1]!r}; there is {', '.join(map(str, known))}",
+        where=where,
+        remedy=f"did you mean {near}?" if near else f"to add one, set passes.{parents[1]}.type too",
+    )
 
 
 def _step_into(node: Any, part: str, where: Location) -> Any:

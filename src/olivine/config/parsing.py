@@ -207,6 +207,10 @@ def _parse_yaml(text: str, name: str) -> Any:
         line = mark.line + 1 if mark is not None else None
         _refuse_template(text, name)
         said = getattr(error, "problem", None) or str(error).split("\n")[0]
+        if mark is not None and any(
+            each[mark.column :].startswith("\t") for each in text.splitlines()[mark.line :][:1]
+        ):
+            said = "a tab, where YAML takes only spaces"
         raise ConfigError(
             f"invalid YAML: {said}{_shown(text, line, mark.column + 1 if mark is not None else None)}",
             where=Location(name, line),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
+from olivine.config.sizes import parse_size
 from olivine.errors import ConfigError
-
-UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
 def set_goals(
@@ -37,18 +35,9 @@ def set_goals(
         raise ConfigError("a goal needs measuring", remedy="leave --no-measure out")
     size: dict[str, Any] = {"name": "size_bytes", "priority": 1}
     if max_size is not None:
-        size["goal"] = {"type": "threshold", "value": size_of(max_size)}
+        try:
+            size["goal"] = {"type": "threshold", "value": parse_size(str(max_size))}
+        except ValueError as error:
+            raise ConfigError(f"max size (--max-size): {error}") from None
     found["size"]["sub_types"] = [size]
     return True
-
-
-def size_of(text: int | str) -> int:
-    """Return bytes: ``2GB`` is 2e9, ``2GiB`` is 2 * 2**30.
-
-    Raises:
-        ConfigError: it is no size.
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(text))
-    if found is None or found[2].lower() not in UNITS:
-        raise ConfigError(f"{text!r} is no size", remedy="write it like 2GB, 800MB or 1.5GiB")
-    return int(float(found[1]) * UNITS[found[2].lower()])

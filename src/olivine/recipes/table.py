@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from olivine.config.profiles import kind_of
+from olivine.config.wording import nearest
 from olivine.errors import ConfigError
 
 
@@ -86,8 +87,9 @@ def target(name: str) -> Target:
     known = kind_of(name)
     kind = name.lower().removesuffix(f"-{known[1]}gb") if known is not None else ""
     if known is None or kind not in TARGETS:
+        near = nearest(name, TARGETS)
         raise ConfigError(
-            f"there is no target {name!r}",
+            f"there is no target {name!r}" + (f"; the nearest is {near}" if near else ""),
             remedy=f"choose among {', '.join(TARGETS)}, with a memory if you like: cpu-4gb, cuda-24gb "
             "(`olivine targets` lists them)",
         )
