@@ -11,6 +11,7 @@ import pytest
 
 from olivine.api import prepare
 from olivine.config.schema import DataConfig
+from olivine.config.sizes import memory_limit
 from olivine.engine.engine import run_plan
 from olivine.errors import ConfigError, UnavailableError
 from olivine.passes.base import Accelerator, Format, ModelFacts, PlanContext
@@ -20,7 +21,6 @@ from olivine.passes.estimate import Estimate
 from olivine.passes.finetune.lora import LoRA
 from olivine.passes.finetune.merge import MergeAdapterWeights, MergeParams
 from olivine.passes.quantize.quantize import Quantize, QuantizeParams
-from olivine.planning.amounts import memory_limit
 from olivine.planning.resources import remedies
 
 GB = 10**9

@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from olivine.cli.cache_option import CACHE_DIR, add_cache_argument
+from olivine.config.sizes import parse_size, size_in_words
 
 if TYPE_CHECKING:
     from olivine.planning import PlannedStep
@@ -76,8 +77,6 @@ def age(text: str) -> float:
 
 def size_in_bytes(text: str) -> int:
     """Read ``20GB`` or ``20GiB`` as bytes."""
-    from olivine.config.sizes import parse_size
-
     try:
         return parse_size(text)
     except ValueError as error:
@@ -139,7 +138,7 @@ def _ls(arguments: argparse.Namespace) -> int:
                 str(step.get("name", "")),
                 str(step.get("type", "")),
                 each.manifest.format,
-                shown_size(each.size),
+                size_in_words(each.size),
                 shown_age(now - each.manifest.created),
                 shown_age(now - store.last_used(each.digest)),
             )
@@ -147,7 +146,7 @@ def _ls(arguments: argparse.Namespace) -> int:
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     for row in table:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"\n{_counted(len(artifacts))}, {shown_size(sum(each.size for each in artifacts))} in {store.root}")
+    print(f"\n{_counted(len(artifacts))}, {size_in_words(sum(each.size for each in artifacts))} in {store.root}")
     return 0
 
 
@@ -256,7 +255,9 @@ def _gc(arguments: argparse.Namespace) -> int:
     if report.in_use:
         print(f"{_counted(len(report.in_use))} would have gone but a running workflow uses them")
     freed = "would free" if arguments.dry_run else "freed"
-    print(f"{freed} {shown_size(report.freed_bytes)}; {_counted(report.kept)}, {shown_size(report.kept_bytes)} stay")
+    print(
+        f"{freed} {size_in_words(report.freed_bytes)}; {_counted(report.kept)}, {size_in_words(report.kept_bytes)} stay"
+    )
     if arguments.older_than is None and arguments.max_size is None and report.kept:
         print("--older-than 30d or --max-size 20GB removes artifacts too")
     return 0
@@ -264,15 +265,6 @@ def _gc(arguments: argparse.Namespace) -> int:
 
 def _counted(count: int) -> str:
     return f"{count} artifact" + ("" if count == 1 else "s")
-
-
-def shown_size(count: float) -> str:
-    """Bytes in powers of ten, as `ls` of the cache shows them: ``5.3 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} TB"
 
 
 def shown_age(seconds: float) -> str:

@@ -21,6 +21,9 @@ from olivine.planning import Plan
 
 _MARKS = {"done": "[green]✓[/]", "cached": "[cyan]=[/]", "failed": "[red]✗[/]", "pending": "[dim]·[/]"}
 
+NARROW = 90
+"""Columns of a terminal below which types are left out, and bars are short, so that there is room for the figures."""
+
 
 class LiveView(View):
     """Redraws a table of the Steps in place; notes scroll by above it."""
@@ -77,20 +80,26 @@ class LiveView(View):
                 self._console.print(f"[bold]{escape(key)}[/]  {escape(value)}", highlight=False)
 
     def _render(self) -> Group:
+        narrow = self._console.width < NARROW
+        width = 8 if narrow else 18
+        busy = any(step["state"] == "running" for step in self._steps.values())
         table = Table.grid(padding=(0, 1))
         table.add_column(width=2)
         table.add_column(style="bold")
-        table.add_column(style="dim")
-        table.add_column(width=18)
+        if not narrow:
+            table.add_column(style="dim")
+        if busy:
+            table.add_column(width=width)
         table.add_column(overflow="fold")
         for name, step in self._steps.items():
             running = step["state"] == "running"
             bar: Any = ""
             if running and step.get("total"):
-                bar = ProgressBar(total=step["total"], completed=step["done"], width=18)
+                bar = ProgressBar(total=step["total"], completed=step["done"], width=width)
             elif running:
                 bar = Text(duration(time.monotonic() - step["started"]), style="dim")
             mark: Any = self._spinner if running else Text.from_markup(_MARKS[step["state"]])
             kind = step["type"] if step["type"] != "evaluate" else ""
-            table.add_row(mark, Text(name), Text(kind), bar, Text(step["text"]))
+            cells = [*([] if narrow else [Text(kind)]), *([bar] if busy else []), Text(step["text"])]
+            table.add_row(mark, Text(name), *cells)
         return Group(table)

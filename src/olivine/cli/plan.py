@@ -223,8 +223,8 @@ def _sum(
 
 
 def _figures(found: dict[str, Any]) -> Iterator[str]:
+    from olivine.config.sizes import gigabytes
     from olivine.engine.words import duration
-    from olivine.planning.amounts import gigabytes
 
     needed = found["needed_memory_bytes"]
     without = f" ({gigabytes(needed)} without mapped files)" if needed < 0.95 * found["memory_bytes"] else ""

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import math
 
+from olivine.config.sizes import gigabytes
+from olivine.config.sizes import size_in_words as size
+
+__all__ = ["duration", "memory", "number", "size"]
+
 
 def duration(seconds: float) -> str:
     """``0.4 s``, ``12 s``, ``3 min 20 s``, ``1 h 05 min``."""
@@ -18,22 +23,9 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
-def size(count: float) -> str:
-    """Bytes as files are measured, in powers of ten: ``5.3 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} TB"
-
-
 def memory(count: float) -> str:
-    """Bytes as memory is measured, in powers of two: ``1.2 GiB``; empty if unknown."""
-    if not count:
-        return ""
-    if count < 2**30:
-        return f"{count / 2**20:.0f} MiB"
-    return f"{count / 2**30:.1f} GiB"
+    """Bytes of memory as plans say them: ``1.2 GB``; empty if unknown."""
+    return gigabytes(count) if count else ""
 
 
 def number(value: float) -> str:

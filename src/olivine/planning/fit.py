@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from olivine.config.sizes import gigabytes
 from olivine.errors import Location, Problem
 from olivine.hardware.targets import Target
 from olivine.passes.base import Format, ModelFacts
-from olivine.planning.amounts import gigabytes
 
 USUAL_CONTEXT = 4096
 """Tokens that have to fit if nobody says how many, and the model has positions for so many."""

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from olivine.config.schema import DataConfig, System, Workflow
+from olivine.config.sizes import memory_limit
 from olivine.errors import Location, OlivineError, Problem, UnavailableError
 from olivine.hardware.machine import Machine, execution_providers
 from olivine.hardware.placement import check_host, place
 from olivine.hardware.targets import Target, target_of
 from olivine.passes.base import Accelerator, ModelFacts, Requirement
-from olivine.planning.amounts import memory_limit
 from olivine.planning.away import (
     environment_of,
     is_away,

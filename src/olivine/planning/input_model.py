@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from olivine.config.sizes import gigabytes
 from olivine.errors import OlivineError, Problem
 from olivine.passes.base import Format, ModelFacts
 from olivine.passes.finetune.adapter_weights import ranks_in
-from olivine.planning.amounts import gigabytes
 from olivine.planning.away import (
     model_stays,
 )

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from olivine.config.sizes import gigabytes
 from olivine.errors import ConfigError, Location, PlanError, Problem, UnavailableError
 from olivine.evaluate.goals import INPUT, goals_of
 from olivine.hardware.machine import Machine, this_machine
 from olivine.passes import registry as pass_registry
 from olivine.passes.base import Format, ModelFacts, PlanContext, Requirement
-from olivine.planning.amounts import gigabytes
 from olivine.planning.data import data_references
 from olivine.planning.fit import fit_of
 from olivine.planning.input_model import InputModelPlanning

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from olivine.config.sizes import gigabytes, memory_limit
 from olivine.errors import Location, Problem, UnavailableError
 from olivine.passes.estimate import Estimate
-from olivine.planning.amounts import gigabytes, memory_limit
 from olivine.planning.away import is_away
 from olivine.planning.fit import misfit
 

@@ -17,13 +17,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from olivine.config.schema import SearchStrategy, Workflow
+from olivine.config.sizes import memory_limit
 from olivine.engine.engine import Run, new_run_dir, run_plan
 from olivine.engine.result import Result
 from olivine.errors import EXIT_INTERRUPTED, OlivineError, Problem, StepError
 from olivine.evaluate import registry
 from olivine.evaluate.goals import Wanted, goals_of, number_in
 from olivine.events import Event, EventSink
-from olivine.planning.amounts import memory_limit
 from olivine.planning.making import make_plan
 from olivine.planning.plan import Plan
 from olivine.search.asking import Asker, asker

@@ -9,6 +9,7 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from olivine.config.sizes import gigabytes
 from olivine.errors import EXIT_UNAVAILABLE, OlivineError, Problem, StepError
 
 _OUT_OF_MEMORY = "end other programs, use a machine with more memory, or let `olivine plan` say what takes less"
@@ -97,7 +98,7 @@ def explain(error: BaseException, step: str, *, peak_memory: int = 0, remedy: st
             said = _one_line(error)
             why, way_out = known.why.format(step=step, error=said), known.remedy
             if known.memory:
-                held = f"it held {_gigabytes(peak_memory)} at most" if peak_memory else ""
+                held = f"it held {gigabytes(peak_memory)} at most" if peak_memory else ""
                 why = "; ".join(each for each in (held, why) if each)
                 way_out = remedy or way_out
             found = StepError(Problem(known.what.format(step=step, error=said), None, why, way_out))
@@ -134,10 +135,10 @@ def killed(
         by_kernel: whether the system says that it has killed a process for want of memory meanwhile.
         remedy: what takes less memory in this Step, if the plan knows something.
     """
-    there = f"the {_gigabytes(memory)} of this machine"
+    there = f"the {gigabytes(memory)} of this machine"
     if limit is not None and limit < memory:
-        there = f"the {_gigabytes(limit)} that this process and its relatives may take together (a container's limit)"
-    peak = f"it held {_gigabytes(peak_memory)} at most, of {there}"
+        there = f"the {gigabytes(limit)} that this process and its relatives may take together (a container's limit)"
+    peak = f"it held {gigabytes(peak_memory)} at most, of {there}"
     if signal_number == 9:
         cause = "by the system, for want of memory" if by_kernel else "most likely for want of memory"
         return StepError(
@@ -187,10 +188,6 @@ def too_long(step: str, seconds: float) -> StepError:
             "engine.step_timeout",
         )
     )
-
-
-def _gigabytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def _one_line(error: BaseException) -> str:

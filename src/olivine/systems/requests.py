@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from olivine.config.sizes import memory_limit
 from olivine.hardware.machine import this_machine
 from olivine.hardware.rates import rates_file
-from olivine.planning.amounts import memory_limit
 from olivine.planning.plan import Plan, PlannedStep, Source
 from olivine.planning.resources import remedies
 from olivine.store import digest_json
