@@ -81,8 +81,8 @@ def test_a_mistake_in_an_alternative_is_told_once_and_in_its_place() -> None:
         ),
         (
             {"engine": {"search_strategy": {"sampler": "tpee"}}},
-            "engine.search_strategy.sampler: `sampler` is 'tpee', a text; it must be sequential or random or tpe or "
-            "nsga2. Did you mean tpe?",
+            "engine.search_strategy.sampler: `sampler` is 'tpee', a text; it must be sequential or random or gp or "
+            "tpe or nsga2. Did you mean tpe?",
         ),
         ({"pass_flows": [["nobody"]]}, "'nobody' is not one of the passes"),
     ],
