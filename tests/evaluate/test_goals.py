@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from olivine.config.schema import Evaluator
-from olivine.evaluate.goals import Verdict, goals_of, judge, sentence, to_measure_again
+from olivine.evaluate.goals import Verdict, goals_of, judge, sentence, shown, to_measure_again
 
 
 def evaluator(type: str, value: str, goal: dict[str, Any], metric: str = "accuracy") -> Evaluator:
@@ -107,3 +107,9 @@ def test_a_value_in_a_table_and_a_named_model() -> None:
 def test_a_second_measurement_is_said_also_where_it_takes_the_mean_far_away() -> None:
     verdict = Verdict("speed.ttft_ms", "at most 10", 15.0, 10.0, None, False, 5.0, False, (10.0, 20.0))
     assert sentence(verdict) == "missed by 5 (measured again, the mean counts): speed.ttft_ms 15, wanted at most 10"
+
+
+def test_bytes_are_told_in_full() -> None:
+    verdict = Verdict("size.size_bytes", "at most 3,150,000", 3121484.0, 3150000.0, None, True, 0.0, False)
+    assert sentence(verdict) == "met: size.size_bytes 3,121,484, wanted at most 3,150,000"
+    assert (shown(9999.0), shown(0.123456789), shown(1234567.25, 4)) == ("9999", "0.123457", "1.235e+06")

@@ -11,6 +11,7 @@ import pytest
 from finished_run import HOSTILE, PERSIAN
 
 from olivine.evaluate.goals import Verdict
+from olivine.report.charts import layer_map
 from olivine.report.page import report_page
 from olivine.report.reading import read_record
 from olivine.search.trial import Trial
@@ -198,3 +199,18 @@ def test_numbers_that_are_none_do_not_break_the_page(opened, report: Path, tmp_p
     page = opened(file)
     assert page.evaluate("Chart.getChart('chart-training').data.datasets[0].data.length") == 1
     assert json.loads(page.inner_text("#record"))["models"] == []
+
+
+def test_modules_that_are_exceptions_stand_beside_all_others() -> None:
+    head = {"bits": 8, "group_size": 32, "symmetric": True}
+    attributes = {"method": "rtn", "bits": 4, "group_size": 32, "symmetric": True, "overrides": {"lm_head": head}}
+    assert layer_map(attributes) == {
+        "all others": {"bits": 4, "group_size": 32, "symmetric": True}, "lm_head": head,
+    }  # fmt: skip
+    assert layer_map({"bits": 4, "overrides": {}}) == {}
+
+
+def test_no_column_of_the_steps_is_out_of_sight_on_a_phone(opened, report: Path) -> None:
+    page = opened(report, width=390)
+    assert page.evaluate("""() => [...document.querySelectorAll("#lineage > .scroll")].every(
+        each => each.scrollWidth <= each.clientWidth)""")

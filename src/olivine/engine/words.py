@@ -33,5 +33,5 @@ def number(value: float) -> str:
     if not math.isfinite(value):
         return str(value)
     if isinstance(value, int) or (value == int(value) and abs(value) >= 100):
-        return f"{int(value)}"
+        return f"{int(value):,}" if abs(value) >= 10_000 else f"{int(value)}"
     return f"{value:.4g}"

@@ -191,14 +191,19 @@ def _verdict(
     return Verdict(wanted.name, text, value, needed, baseline, met, 0.0 if met else missed, near, attempts)
 
 
+def shown(value: float, digits: int = 6) -> str:
+    """Return a value for people: whole numbers from 10,000 on in full, others to so many digits."""
+    return f"{value:,.0f}" if abs(value) >= 10_000 and value == round(value) else f"{value:.{digits}g}"
+
+
 def words(wanted: Wanted, baseline: float | None) -> str:
     """Return a goal in words."""
     goal = wanted.goal
     if goal.type == "threshold":
-        return f"at {'least' if wanted.higher_is_better else 'most'} {goal.value:g}"
-    amount = f"{goal.value:g}%" if goal.type.startswith("percent") else f"{goal.value:g}"
+        return f"at {'least' if wanted.higher_is_better else 'most'} {shown(goal.value)}"
+    amount = f"{goal.value:g}%" if goal.type.startswith("percent") else shown(goal.value)
     model = "the input model" if wanted.against == INPUT else str(wanted.against)
-    what = f"{model}'s {baseline:.4g}" if baseline is not None else model
+    what = f"{model}'s {shown(baseline, 4)}" if baseline is not None else model
     if goal.type.endswith("improvement"):
         return f"at least {amount} {'above' if wanted.higher_is_better else 'below'} {what}"
     return f"at most {amount} {'below' if wanted.higher_is_better else 'above'} {what}"
@@ -206,13 +211,13 @@ def words(wanted: Wanted, baseline: float | None) -> str:
 
 def sentence(verdict: Verdict) -> str:
     """Return a verdict in one line: ``missed by 0.02: accuracy 0.91, wanted at least 0.93``."""
-    value = "not measured" if verdict.measured is None else f"{verdict.measured:.6g}"
+    value = "not measured" if verdict.measured is None else shown(verdict.measured)
     if verdict.met:
         state = "met"
     elif verdict.missed_by is None:
         state = "missed"
     else:
-        state = f"missed by {verdict.missed_by:.4g}"
+        state = f"missed by {shown(verdict.missed_by, 4)}"
     if verdict.near:
         state += ", near"
     if len(verdict.attempts) > 1:  # it was near, and the second measurement may have taken it far

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Record = Mapping[str, Any]
+OTHERS = "all others"
+"""What stands for the modules that a pass stored alike."""
 
 
 def curves(series: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> dict[str, Any] | None:
@@ -83,12 +85,17 @@ def _is_number(value: Any) -> bool:
 
 
 def layer_map(attributes: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return the modules that a pass recorded with bits of their own: any attribute that maps names to such facts."""
-    for value in attributes.values():
+    """Return the modules that a pass recorded with bits of their own: any attribute that maps names to such facts.
+
+    Where those are exceptions from what the pass did to all others, the others come first, as one.
+    """
+    for name, value in attributes.items():
         if (
             isinstance(value, Mapping)
             and value
             and all(isinstance(facts, Mapping) and "bits" in facts for facts in value.values())
         ):
-            return dict(value)
+            others = {key: attributes[key] for key in ("bits", "group_size", "symmetric") if key in attributes}
+            are_exceptions = name == "overrides" and _is_number(others.get("bits"))
+            return ({OTHERS: others} if are_exceptions else {}) | dict(value)
     return {}

@@ -8,7 +8,7 @@ from typing import Any
 
 from olivine.engine.words import duration, memory, number, size
 from olivine.report.candidates import candidates_of
-from olivine.report.charts import axis_label, curves, layer_bars, layer_map, points
+from olivine.report.charts import OTHERS, axis_label, curves, layer_bars, layer_map, points
 from olivine.report.markup import bar, chart, code, details, plain, section, table, text
 
 Record = Mapping[str, Any]
@@ -139,7 +139,8 @@ def _step_details(step: Mapping[str, Any]) -> str:
 
 def _facts(step: Mapping[str, Any]) -> dict[str, Any]:
     layers = layer_map(step["attributes"])
-    return {key: value for key, value in step["attributes"].items() if not layers or value != layers}
+    recorded = {name: facts for name, facts in layers.items() if name != OTHERS}
+    return {key: value for key, value in step["attributes"].items() if not layers or value != recorded}
 
 
 def _short(value: Any) -> str:

@@ -107,7 +107,8 @@ def why(
     tie = ""
     if len(equal) > 1 and len(objectives) > 1:
         tie = f"; of {len(equal)} that are equal in it, the best in {objectives[1].name}"
-    return f"the {word} {first.name} of {of}, {len(numbers)} of them on the Pareto front{tie}"
+    front_of = f", {len(numbers)} of them on the Pareto front" if len(objectives) > 1 else ""
+    return f"the {word} {first.name} of {of}{front_of}{tie}"
 
 
 def _ranked(trial: Trial, objectives: Sequence[Objective]) -> tuple[float, ...]:

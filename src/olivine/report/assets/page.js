@@ -80,10 +80,11 @@
       pointHoverRadius: each.dashed ? 0 : type === "line" ? 6 : 9, pointHitRadius: each.dashed ? 0 : 10 };
   }
 
-  function axis(title, numbers) {
+  function axis(title, numbers, whole) {
     return { title: { display: Boolean(title), text: title, color: colour("--soft") },
       grid: { color: colour("--line") }, border: { color: colour("--line") },
-      ticks: numbers ? { color: colour("--soft"), callback: tick, maxTicksLimit: 8, maxRotation: 0 }
+      ticks: numbers ? { color: colour("--soft"), callback: tick, maxTicksLimit: 8, maxRotation: 0,
+        ...(whole ? { precision: 0 } : {}) }
         : { color: colour("--soft"), maxRotation: 60, autoSkip: true } };
   }
 
@@ -99,7 +100,7 @@
       options: {
         responsive: true, maintainAspectRatio: false, animation: false, parsing: view.type !== "line",
         interaction: { mode: "nearest", intersect: view.type !== "line", axis: view.type === "line" ? "x" : "xy" },
-        scales: { x: view.type === "bar" ? axis("", false) : { type: "linear", ...axis(view.x, true) },
+        scales: { x: view.type === "bar" ? axis("", false) : { type: "linear", ...axis(view.x, true, view.type === "line") },
           y: { ...axis(view.y, true), beginAtZero: view.type === "bar", grace: view.type === "bar" ? 0 : "8%" } },
         plugins: {
           legend: { display: view.datasets.length > 1, labels: { color: colour("--ink"), boxWidth: 12, boxHeight: 12 } },
