@@ -34,10 +34,15 @@ class Prompts(torch.utils.data.Dataset):
         first = [tokenizer(label, add_special_tokens=False)["input_ids"][0] for label in labels]
         assert len(set(first)) == len(labels)
         begin = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
+        asked = [begin + tokenizer(prompt.format(**row), add_special_tokens=False)["input_ids"] for row in rows]
+        longest = max(map(len, asked))  # the evaluator joins the logits of all rows, so they need the same length
         self.rows = []
-        for row in rows:
-            ids = begin + tokenizer(prompt.format(**row), add_special_tokens=False)["input_ids"]
-            given = {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.long)}
+        for row, ids in zip(rows, asked):
+            padding = longest - len(ids)
+            given = {
+                "input_ids": torch.tensor([0] * padding + ids),
+                "attention_mask": torch.tensor([0] * padding + [1] * len(ids)),
+            }
             self.rows.append((given, first[labels.index(row["tone"])]))
 
     def __len__(self):

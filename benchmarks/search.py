@@ -6,11 +6,12 @@ On the phrase-tone example: LoRA rank x quantisation method x group size x bits,
 size. First every point is made and measured (`sampler: sequential`). Then, for each seed, the search and random drawing
 (`--samplers`) run in the same cache, so that they cost no more training: what counts is which points they ask for.
 
-What is too large by its shapes is ruled out before anything is made, by the grid too. An evaluation is a candidate of
-which the accuracy is measured; a search may have `--share` of those that the grid needs, rounded down. The optimum is
-the highest accuracy that the grid finds among the candidates that meet the goals, and a search has found it if its pick
-has no lower one: exactly, though one standard error of an accuracy on 200 rows is 1.7 points. Work is given as from an
-empty cache: passes, evaluations, and the sum of the seconds that each took when it ran.
+What is too large is stopped at its size, before its accuracy is measured, by the grid too. An evaluation is a candidate
+of which the accuracy is measured; a search may try as many candidates as `--share` of the grid's evaluations, rounded
+down, those that are stopped included. The optimum is the highest accuracy that the grid finds among the candidates that
+meet the goals, and a search has found it if its pick has no lower one: exactly, though one standard error of such an
+accuracy on 200 rows is 1.7 points. Work is as from an empty cache: passes, evaluations, and the sum of the seconds
+that each took when it ran.
 
 With --olive the same space is searched by Olive, as far as it has it: see `olive_search.py`.
 
@@ -121,13 +122,13 @@ class Work:
     Attributes:
         passes: different passes that run.
         evaluations: candidates whose accuracy is measured.
-        foreseen: candidates that are ruled out before anything is made.
+        stopped: candidates that are stopped at their size.
         seconds: that its Steps took when they ran.
     """
 
     passes: int
     evaluations: int
-    foreseen: int
+    stopped: int
     seconds: float
 
 
@@ -137,7 +138,7 @@ def work_of(found: dict[str, Any]) -> Work:
     return Work(
         passes=sum(step["type"] not in ("evaluate", "record") for step in steps.values()),
         evaluations=sum(None not in trial["values"] for trial in found["trials"]),
-        foreseen=sum(not trial["steps"] for trial in found["trials"]),
+        stopped=sum(trial["state"] == "stopped" for trial in found["trials"]),
         seconds=sum(step["seconds"] for step in steps.values()),
     )
 
@@ -149,7 +150,7 @@ def random_chance(points: int, best: int, drawn: int) -> float:
 
 def show_searches(samplers: list[str], seeds: int, budget: int, best: float, run: Any) -> None:
     """Search with each sampler and seed, and print a row for each."""
-    print("\n| sampler | seed | evaluations | passes | ruled out | seconds from empty | accuracy | found at | "
+    print("\n| sampler | seed | evaluations | passes | stopped | seconds from empty | accuracy | found at | "
           "the grid's optimum |")  # fmt: skip
     print("|---" * 9 + "|")
     told = []
@@ -161,7 +162,7 @@ def show_searches(samplers: list[str], seeds: int, budget: int, best: float, run
             hit = pick["qualifies"] and pick["values"][0] >= best
             measured = [trial["number"] for trial in found["trials"] if None not in trial["values"]]
             at = 1 + measured.index(pick["number"]) if pick["number"] in measured else "-"
-            cells = [sampler, seed, work.evaluations, work.passes, work.foreseen, f"{work.seconds:.0f}",
+            cells = [sampler, seed, work.evaluations, work.passes, work.stopped, f"{work.seconds:.0f}",
                      pick["values"][0], at, "yes" if hit else "no"]  # fmt: skip
             print("| " + " | ".join(map(str, cells)) + " |", flush=True)
             hits += hit
@@ -204,7 +205,7 @@ def main() -> int:
     parser.add_argument("--min-accuracy", type=float, default=0.5, help="goal for the accuracy")
     parser.add_argument("--steps", type=int, default=60, help="training steps of each adapter")
     parser.add_argument("--small", action="store_true", help="a space of 24 points in place of 81")
-    parser.add_argument("--samplers", nargs="*", default=["tpe", "random"])
+    parser.add_argument("--samplers", nargs="*", default=["gp", "tpe", "random"])
     parser.add_argument("--olive", type=Path, help="Olive 0.13's command, to search the same space with it too")
     parser.add_argument("--olive-seeds", type=int, default=1)
     parser.add_argument("--olive-points", type=int, help="candidates that it may try (default: the searches' budget)")
@@ -232,12 +233,13 @@ def main() -> int:
         highest = best["values"][0]
         equal = [each for each in grid["trials"] if each["qualifies"] and each["values"][0] == highest]
         budget = math.floor(work.evaluations * arguments.share)
-        print(f"\ngrid: {len(grid['trials'])} points, {work.foreseen} ruled out by their size before anything was "
-              f"made, {work.evaluations} evaluations, {grid['failed']} failed, {work.passes} passes; "
+        print(f"\ngrid: {len(grid['trials'])} points, {work.stopped} stopped at their size, "
+              f"{work.evaluations} evaluations, {grid['failed']} failed, {work.passes} passes; "
               f"{work.seconds:.0f} s in its Steps, {seconds:.0f} s this time")  # fmt: skip
         print(f"optimum: accuracy {highest}, {len(equal)} of the points have it: {[each['point'] for each in equal]}")
-        print(f"budget: {budget} of {work.evaluations} evaluations; as many drawn at random hold one of the best in "
-              f"{random_chance(work.evaluations, len(equal), budget):.0%} of draws")  # fmt: skip
+        chance = random_chance(len(grid["trials"]), len(equal), budget)
+        print(f"budget: {budget} candidates, {arguments.share} of {work.evaluations} evaluations; as many drawn at "
+              f"random hold one of the best in {chance:.0%} of draws")  # fmt: skip
         show_searches(
             arguments.samplers, arguments.seeds, budget, highest, lambda each: search(folder, config(each))[0]
         )
