@@ -155,6 +155,7 @@ def prepare(
                 fetcher=fetcher,
                 fetch_models=fetch_models,
                 read_weights=read_weights,
+                online=online,
             )
         return make_plan(
             loaded,

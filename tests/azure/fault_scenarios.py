@@ -323,6 +323,41 @@ def _revoked_tokens(bench: Bench) -> Outcome:
     return outcome
 
 
+@scenario("sign-in refused for 20 s while the job is followed")
+def _refused_for_a_while(bench: Bench) -> Outcome:
+    outcome = Outcome()
+    project = bench.project("aml")
+    before = bench.cloud.identity.refusals
+    bench.cloud.faults.arm("call", LOG_BLOB, action=functools.partial(bench.cloud.identity.refuse, 20))
+    done = project.olivine("run", "workflow.json")
+    outcome.struck = bench.cloud.identity.refusals - before
+    outcome.said = done.stderr
+    bench.good(outcome, project, done, 1)
+    return outcome
+
+
+@scenario("sign-in refused for good while the job is followed")
+def _refused_for_good(bench: Bench) -> Outcome:
+    """The client ends within minutes and says why; signed in again, the same command comes back to the job."""
+    outcome = Outcome()
+    project = bench.project("aml")
+    before = bench.cloud.identity.refusals
+    bench.cloud.faults.arm("call", LOG_BLOB, action=functools.partial(bench.cloud.identity.refuse, 3600))
+    started = time.monotonic()
+    failed = project.olivine("run", "workflow.json")
+    took = time.monotonic() - started
+    outcome.struck = bench.cloud.identity.refusals - before
+    outcome.said = failed.stderr
+    bench.cloud.identity.refuse(0)
+    if failed.returncode != 3 or "does not know who asks" not in " ".join(failed.stderr.split()):
+        outcome.problems.append(f"exit status {failed.returncode}: {failed.stderr[-1500:]}")
+    if took > 300:
+        outcome.problems.append(f"it took {took:.0f} s to say so")
+    done = project.olivine("run", "workflow.json")
+    bench.good(outcome, project, done, 1)
+    return outcome
+
+
 def outage_while_following(seconds: float) -> Scenario:
     """Return the scenario in which everything is out of reach while a job runs."""
 

@@ -18,6 +18,7 @@ from olivine import __version__
 
 if TYPE_CHECKING:
     from olivine.errors import OlivineError
+    from olivine.systems.base import Interrupted
 
 VERBS: dict[str, str] = {
     "run": "run a workflow: fine-tune, merge, quantise, convert, measure",
@@ -172,21 +173,34 @@ def _guarded(module: ModuleType, arguments: argparse.Namespace, *, debug: bool) 
 
 def _left(stopped: KeyboardInterrupt) -> str:
     """Return what to say of a run that the user stopped; what goes on elsewhere is ended if the user says so."""
+    from olivine.errors import OlivineError
+
+    left = _elsewhere(stopped)
+    if left is None:
+        return "Stopped. Run the same command again to go on where it was."
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return f"Stopped waiting. {left.text}"
+    print(f"{left.text}\nEnd it now? [y/N] ", end="", file=sys.stderr, flush=True)
+    try:
+        answer = sys.stdin.readline()
+        if answer.strip().lower() not in ("y", "yes"):
+            return "It goes on."
+        left.cancel()
+    except KeyboardInterrupt:
+        return "\nIt goes on."
+    except OlivineError as error:
+        return f"{_told(error)}\nIt goes on, as far as is known."
+    return "It is being ended."
+
+
+def _elsewhere(stopped: BaseException) -> Interrupted | None:
+    """Return what goes on elsewhere: told by the interruption, or by the one before it if the user was impatient."""
     from olivine.systems.base import Interrupted
 
-    if not isinstance(stopped, Interrupted):
-        return "Stopped. Run the same command again to go on where it was."
-    if sys.stdin.isatty() and sys.stderr.isatty():
-        print(stopped.text, file=sys.stderr)
-        try:
-            answer = input("End it now? [y/N] ")
-        except (EOFError, KeyboardInterrupt):
-            answer = ""
-        if answer.strip().lower() in ("y", "yes"):
-            stopped.cancel()
-            return "It is being ended."
-        return "It goes on."
-    return f"Stopped waiting. {stopped.text}"
+    found: BaseException | None = stopped
+    while found is not None and not isinstance(found, Interrupted):
+        found = found.__context__
+    return found
 
 
 def _told(error: OlivineError) -> str:

@@ -143,6 +143,8 @@ class StudyView(View):
             ]
         if event.event == "step-waiting":
             return [f"      {event.step}: {another(data)} is making this now; waiting for it"]
+        if event.event == "note" and "candidate" not in data:
+            return [f"      note: {data['text']}"]
         if event.event == "trial-done":
             return [f"      {self._ending(data)}"]
         if event.event == "study-done":

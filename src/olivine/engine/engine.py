@@ -315,8 +315,8 @@ class Run:
 
     @staticmethod
     def amounts(planned: PlannedStep) -> dict[str, Any]:
-        """Return what tells later plans how long such a Step takes on this machine."""
-        if planned.estimate is None or not planned.estimate.effort:
+        """Return what tells later plans how long such a Step takes on this machine, if it ran here."""
+        if planned.system or planned.estimate is None or not planned.estimate.effort:
             return {}
         return {EFFORT: planned.estimate.effort.as_json(), MACHINE: this_machine().fingerprint}
 

@@ -69,6 +69,14 @@ def model_stays(workflow: Workflow) -> bool:
     return all(is_away(_system(workflow, name)) for name in _hosts(workflow) | _measuring(workflow))
 
 
+def only_system(workflow: Workflow) -> str | None:
+    """Return the system on another machine that runs every Step, if one does."""
+    users = {workflow.engine.host, *_hosts(workflow), *_measuring(workflow)}
+    found = {runner_name(workflow, each) for each in users}
+    name = next(iter(found)) if len(found) == 1 else None
+    return name if name is not None and is_away(workflow.systems[name]) else None
+
+
 def data_stays(workflow: Workflow, name: str) -> bool:
     """Return whether a data config is read on other machines only."""
     users = set[str | None]()

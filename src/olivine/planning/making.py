@@ -27,6 +27,7 @@ from olivine.planning.step import Step
 
 if TYPE_CHECKING:
     from olivine.config import Loaded
+    from olivine.planning.known import Known
     from olivine.storage.fetching import Fetcher
     from olivine.store import Store
 
@@ -42,6 +43,7 @@ def make_plan(
     fetch_models: bool = True,
     read_weights: bool = True,
     online: bool = True,
+    known: Known | None = None,
 ) -> Plan:
     """Make the Plan of a loaded configuration.
 
@@ -57,6 +59,7 @@ def make_plan(
         read_weights: whether the content of large weight files that nobody has read yet is read for the digests, as a
             run needs it. To look at a plan it takes too long.
         online: whether it may be asked what lies at an address that only other machines read.
+        known: what was learnt of the model and the data, where they are; then they are not looked at here.
 
     Raises:
         PlanError: with everything that is known to be wrong, not only the first.
@@ -66,7 +69,12 @@ def make_plan(
         from olivine.storage.fetching import Fetcher
 
         fetcher = Fetcher(store, loaded.workflow.azureml_client)
-    planner = Planner(loaded, store, trust_remote_code, scripts, machine or this_machine(), fetcher, fetch_models)
+    arguments = (loaded, store, trust_remote_code, scripts, machine or this_machine(), fetcher, fetch_models)
+    if known is not None:
+        from olivine.planning.known import InformedPlanner
+
+        return InformedPlanner(*arguments, known).plan()
+    planner = Planner(*arguments)
     planner.read_weights = read_weights
     planner.online = online
     return planner.plan()

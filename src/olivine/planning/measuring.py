@@ -184,15 +184,11 @@ class EvaluationPlanning(DataPlanning):
             data |= {f"{index}.{key}": each for key, each in own.items()}
             for each in own.values():
                 self._identify(each)
-            if metric_type.check.__func__ is Metric.check.__func__:  # type: ignore[attr-defined]
-                for each in own.values():
-                    self._check_data(each)
-            for problem in metric_type.check(params, own):
-                self._problem(self._placed(problem, f"evaluators.{evaluator}.metrics.{index}"))
+            self._check_metric(metric_type, params, own, f"evaluators.{evaluator}.metrics.{index}")
             script = metric_type.script(params)
             if script is not None:
                 params = self._script(params, script, place)
-                scripts[str(index)] = self.store.digest_file(file) if (file := self._file(script)).is_file() else ""
+                scripts[str(index)] = self._script_digest(script)
                 will_run = f"code of a metric will run: {script} (sha256 {scripts[str(index)][:16]})"
                 if will_run not in self.notes:
                     self.notes.append(will_run)
@@ -271,6 +267,21 @@ class EvaluationPlanning(DataPlanning):
         """Return a path of the configuration, which is meant from its folder."""
         base = self.loaded.file.absolute().parent if self.loaded.file is not None else Path.cwd()
         return base / Path(path).expanduser()
+
+    def _check_metric(
+        self, metric_type: type[Metric[Any]], params: Params, own: Mapping[str, DataConfig], path: str
+    ) -> None:
+        """Look for what is wrong with a metric and its data."""
+        if metric_type.check.__func__ is Metric.check.__func__:  # type: ignore[attr-defined]
+            for each in own.values():
+                self._check_data(each)
+        for problem in metric_type.check(params, own):
+            self._problem(self._placed(problem, path))
+
+    def _script_digest(self, script: str) -> str:
+        """Return the digest of a script's content, empty if there is none."""
+        file = self._file(script)
+        return self.store.digest_file(file) if file.is_file() else ""
 
     def _script(self, params: Any, script: str, where: Location) -> Any:
         """Say it if a script may not run or is not there; return the parameters with its absolute path."""

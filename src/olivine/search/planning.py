@@ -21,6 +21,7 @@ from olivine.search.space import FLOWS, Space, is_searched, space_of
 
 if TYPE_CHECKING:
     from olivine.config import Loaded
+    from olivine.planning.known import Known
     from olivine.storage.fetching import Fetcher
     from olivine.store import Store
 
@@ -60,6 +61,8 @@ def plan_search(
     fetcher: Fetcher | None = None,
     fetch_models: bool = True,
     read_weights: bool = True,
+    online: bool = True,
+    known: Known | None = None,
 ) -> Plan:
     """Return the plan of the first candidate that can be planned, with the search in it.
 
@@ -136,6 +139,8 @@ def plan_search(
                 fetcher=fetcher,
                 fetch_models=fetch_models,
                 read_weights=read_weights,
+                online=online,
+                known=known,
             )
         except OlivineError as error:
             first = first or error

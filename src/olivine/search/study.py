@@ -24,6 +24,7 @@ from olivine.errors import EXIT_INTERRUPTED, OlivineError, Problem, StepError
 from olivine.evaluate import registry
 from olivine.evaluate.goals import Wanted, goals_of, number_in
 from olivine.events import Event, EventSink
+from olivine.planning.away import only_system
 from olivine.planning.making import make_plan
 from olivine.planning.plan import Plan
 from olivine.search.asking import Asker, asker
@@ -40,6 +41,7 @@ from olivine.systems.registry import make_runner as runner_of
 
 if TYPE_CHECKING:
     from olivine.config import Loaded
+    from olivine.planning.known import Known
     from olivine.systems.base import Runner
 
 LEAST_TIMEOUT_S = 600.0
@@ -68,12 +70,32 @@ def run_study(plan: Plan, store: Store, sink: EventSink, *, make_runner: RunnerF
     return _Study(plan, store, sink, make_runner or runner_of).run()
 
 
+def search_only(plan: Plan, store: Store, sink: EventSink, *, make_runner: RunnerFactory, facts: Known) -> list[Trial]:
+    """Search for somebody else: make and measure candidates, the pick in full, and put nothing out.
+
+    Args:
+        facts: what is known of the model and the data; see :func:`olivine.planning.making.make_plan`. The other
+            arguments are those of :func:`run_study`.
+    """
+    study = _Study(plan, store, sink, make_runner, facts)
+    study.begin()
+    study.try_candidates()
+    best = best_of([each for each in study.trials if not each.until], study.objectives)
+    if best is not None:
+        # One that was stopped, because it misses a goal, is measured in full only if it is the best all the same.
+        study.complete(best)
+    return study.trials
+
+
 class _Study:
     """One search: its space, its trials so far, and the workers that it uses."""
 
-    def __init__(self, plan: Plan, store: Store, sink: EventSink, make_runner: RunnerFactory) -> None:
+    def __init__(
+        self, plan: Plan, store: Store, sink: EventSink, make_runner: RunnerFactory, facts: Known | None = None
+    ) -> None:
         assert plan.search is not None
         self.plan = plan
+        self.facts = facts
         self.loaded: Loaded = plan.search.loaded
         self.space: Space = plan.search.space
         strategy = self.loaded.workflow.engine.search_strategy
@@ -102,25 +124,110 @@ class _Study:
 
     def run(self) -> Result:
         """Search and publish."""
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        self.known = {each.key: each for each in self.journal.begin(self.description())}
-        self.emit("study-started", **self.description(), dialect=self.plan.dialect, file=_text(self.plan.file),
-                  resumed=len(self.known), log=str(self.run_dir / "log.txt"))  # fmt: skip
+        self.begin()
         try:
             self.run_of_study.track()
-            try:
-                if self.strategy.execution_order == "joint":
-                    self.search(self.space)
-                else:
-                    self.pass_by_pass()
-            finally:
-                for runners in self.idle:
-                    for each in runners.values():
-                        each.close()
+            runner = self.elsewhere()
+            if runner is None:
+                self.try_candidates()
+            else:
+                self.have_searched(runner)
             return self.finish()
         except KeyboardInterrupt:
             self.failed("interrupted", "interrupted", EXIT_INTERRUPTED)
             raise
+
+    def begin(self) -> None:
+        """Write down what is searched, and tell of it."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        self.known = {each.key: each for each in self.journal.begin(self.description())}
+        self.emit("study-started", **self.description(), dialect=self.plan.dialect, file=_text(self.plan.file),
+                  resumed=len(self.known), log=str(self.run_dir / "log.txt"))  # fmt: skip
+
+    def try_candidates(self) -> None:
+        """Search on this machine."""
+        try:
+            if self.strategy.execution_order == "joint":
+                self.search(self.space)
+            else:
+                self.pass_by_pass()
+        finally:
+            for runners in self.idle:
+                for each in runners.values():
+                    each.close()
+
+    # On another machine ---------------------------------------------------------------------------------------------
+
+    def elsewhere(self) -> Runner | None:
+        """Return the runner that takes the whole search, if one system runs everything and its runner does that."""
+        name = only_system(self.loaded.workflow)
+        runner = self.run_of_study.runner(name) if name is not None else None
+        return runner if runner is not None and runner.searches else None
+
+    def have_searched(self, runner: Runner) -> None:
+        """Have the whole search done on another machine, and put its trials into the journal.
+
+        Raises:
+            OlivineError: it did not come to its end.
+        """
+        from olivine.search.elsewhere import search_request
+
+        told: set[int] = set()
+
+        def hear(kind: str, data: dict[str, Any]) -> None:
+            if kind == "trial-done":
+                told.add(data["number"])
+            with self.emitting:
+                self.sink(Event(kind, data.pop("step", ""), data))
+
+        try:
+            request = search_request(self.plan, self.store)
+            found = [Trial.from_json(each) for each in runner.search(request, hear)]
+        except OlivineError as error:
+            self.failed("failed", str(error), error.exit_code)
+            raise
+        for trial in found:
+            with self.emitting:
+                self.journal.add(trial)
+            self.trials.append(trial)
+            if trial.number not in told:
+                self.emit("trial-done", number=trial.number, known=True, trial=trial.as_json())
+        # Where it was searched is where the candidates that are put out are fetched from.
+        self.make_runner = lambda site: self.run_of_study.runner(site.name)
+
+    def plan_of(self, trial: Trial) -> Plan:
+        """Return the plan of a candidate that ran through all passes.
+
+        Raises:
+            StepError: it is another one than was searched.
+        """
+        if trial.key not in self.plans:
+            plan = self.planned(self.space.at(trial.point))
+            if self.key(plan, self.goals, "") != trial.key:
+                raise StepError(
+                    f"candidate {trial.number} is not what was searched",
+                    why="its Steps have other digests here: the model, the data or Olivine has changed meanwhile",
+                    remedy="run the same command again: then it is searched anew",
+                )
+            self.plans[trial.key] = plan
+        return self.plans[trial.key]
+
+    def complete(self, trial: Trial) -> None:
+        """Make and measure of a candidate what is not done yet."""
+        plan = self.plan_of(trial)
+        run = Run(plan, Store(self.store.root), self.sink, self.run_dir, self.make_runner)
+        try:
+            for step in plan.steps:
+                run.do(step)
+            run.judge()
+        finally:
+            for each in run.runners.values():
+                each.close()
+
+    @staticmethod
+    def key(plan: Plan, goals: Sequence[Wanted], until: str) -> str:
+        """Return what a candidate is known by."""
+        return digest_json([[step.digest for step in plan.steps], [each.goal.model_dump() for each in goals], until])
 
     def description(self) -> dict[str, Any]:
         """Return what is searched."""
@@ -234,7 +341,7 @@ class _Study:
         """Return the plan of a candidate."""
         return make_plan(
             replace(self.loaded, workflow=workflow), Store(self.store.root),
-            trust_remote_code=self.plan.trust_remote_code, scripts=self.plan.scripts,
+            trust_remote_code=self.plan.trust_remote_code, scripts=self.plan.scripts, known=self.facts,
         )  # fmt: skip
 
     # One candidate --------------------------------------------------------------------------------------------------
@@ -252,7 +359,7 @@ class _Study:
         except OlivineError as error:
             failed = Trial(number, digest_json([point, until]), point, "failed", str(error), until=until)
             return self.repeated(failed) if failed.key in self.known else self.ended(failed)
-        key = digest_json([[step.digest for step in plan.steps], [each.goal.model_dump() for each in goals], until])
+        key = self.key(plan, goals, until)
         self.plans[key] = plan
         if key in self.known:
             return self.repeated(replace(self.known[key], number=number, point=point))
@@ -374,9 +481,12 @@ class _Study:
             self.failed("failed", str(error), error.exit_code)
             raise error
         self.emit("study-done", **{key: value for key, value in result.items() if key != "trials"})
-        published = replace(self.plans[best.key], notes=(), layout=self.plan.layout)
+        published = replace(self.plan_of(best), notes=(), layout=self.plan.layout)
         tracker, self.run_of_study.tracker = self.run_of_study.tracker, None
         others = put_out(self.trials, best, self.objectives, self.strategy.output_model_num)[1:]
+        for each in others:
+            if self.store.find(str(each.model)) is None:
+                self.complete(each)
         return run_plan(
             published,
             self.store,

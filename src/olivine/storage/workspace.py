@@ -21,6 +21,7 @@ from olivine.errors import ConfigError, OlivineError, PlanError, UnavailableErro
 from olivine.redaction import redact, remember
 from olivine.storage.addresses import WorkspaceName
 from olivine.storage.credentials import credential
+from olivine.storage.storms import Storm, retries
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -55,6 +56,7 @@ class Workspace:
         settings: how it is reached.
         scope: its names; ``None`` for a registry.
         registry: name of the registry, if it is one.
+        storm: hears how Azure answers.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Workspace:
         self.settings = settings
         self.scope = scope
         self.registry = registry
+        self.storm = Storm()
         self._who = who
 
     @classmethod
@@ -138,13 +141,9 @@ class Workspace:
             options["cloud"] = settings.cloud or "custom"
             if settings.cloud_metadata and options["cloud"] not in _added_clouds:
                 options["cloud_metadata"] = settings.cloud_metadata
-        for key, value in (
-            ("read_timeout", settings.read_timeout),
-            ("retry_total", settings.max_operation_retries),
-            ("retry_backoff_factor", settings.operation_retry_interval),
-        ):
-            if value is not None:
-                options[key] = value
+        if settings.read_timeout is not None:
+            options["read_timeout"] = settings.read_timeout
+        options |= self.patiently()
         if self.scope is not None:
             options |= {
                 "subscription_id": self.scope.subscription_id,
@@ -159,6 +158,14 @@ class Workspace:
             _added_clouds.add(options["cloud"])
         return made
 
+    def patiently(self) -> dict[str, Any]:
+        """Return the options of a client of the SDK that is patient with Azure and tells of it."""
+        settings = self.settings
+        return {
+            **retries(settings.max_operation_retries, settings.operation_retry_interval),
+            "raw_response_hook": self.storm.hear,
+        }
+
     @contextlib.contextmanager
     def calling(self, doing: str) -> Iterator[None]:
         """Call the SDK within this: its errors become Olivine's, and it leaves the environment as it was.
@@ -170,6 +177,7 @@ class Workspace:
             UnavailableError: nobody is signed in, the service does not answer, or says no.
             PlanError: what was asked for is not there.
         """
+        self.storm.doing, self.storm.refusals = doing, 0
         before = os.environ.get(CLOUD_VARIABLE)
         if self.settings.cloud in _added_clouds:
             os.environ[CLOUD_VARIABLE] = str(self.settings.cloud)
@@ -290,7 +298,8 @@ class Workspace:
                 "blobUri": uri,
             },
         )
-        response = client.send_request(request)
+        # It only looks, although it is a POST: it may be asked as often as need be.
+        response = client.send_request(request, retry_on_methods=frozenset({"POST"}))
         response.raise_for_status()
         return dict(response.json()["blobReferenceForConsumption"])
 
@@ -325,7 +334,8 @@ class Workspace:
                 remedy="`pip install 'olivine[azure]'`",
             ) from None
         with self.calling(f"reading the secret {name} of the key vault {vault}"):
-            value = SecretClient(vault_url(vault, self.settings), self.credential).get_secret(name).value or ""
+            client = SecretClient(vault_url(vault, self.settings), self.credential, **self.patiently())
+            value = client.get_secret(name).value or ""
         remember(value)
         return value
 

@@ -76,6 +76,43 @@ class StepRequest:
 
 
 @dataclass(frozen=True)
+class SearchRequest:
+    """A whole search, for a runner that takes one (:attr:`Runner.searches`). All of it is JSON.
+
+    Attributes:
+        study: the study's id.
+        digest: what changes whenever any candidate may be another.
+        workflow: the canonical configuration with its choices, without what is only for the machine that asks.
+        known: what planning has learnt of what it names (:class:`olivine.planning.known.Known`).
+        digests: of the first candidate's Steps, as they have to come out there too.
+        trust_remote_code: whether code that comes with the model may run.
+        models: places of the models that any candidate may read, as :attr:`Runner.elsewhere` says.
+        data: data configs that it may read.
+        files: files and folders of this machine that its parameters name.
+        requires: packages that it may need, as ``pip`` takes them.
+        device: kind of processor that it runs on.
+        hub: whether it reads the Hugging Face hub.
+    """
+
+    study: str
+    digest: str
+    workflow: dict[str, Any]
+    known: dict[str, Any]
+    digests: list[str]
+    trust_remote_code: bool
+    models: list[str]
+    data: list[dict[str, Any]]
+    files: list[str]
+    requires: list[str]
+    device: str
+    hub: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the request as a JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class StepAnswer:
     """What a worker hands back beside the files in ``output``; see :class:`olivine.passes.base.PassResult`.
 
@@ -126,6 +163,11 @@ class Runner(ABC):
     elsewhere: bool = False
     together: bool = False
 
+    @property
+    def searches(self) -> bool:
+        """Whether a search is better handed over as a whole, by :meth:`search`."""
+        return False
+
     @abstractmethod
     def run(self, request: StepRequest, report: Report, *, fresh: bool = False) -> StepAnswer:
         """Run one Step to its end.
@@ -156,6 +198,18 @@ class Runner(ABC):
         """
         for request in requests:
             deliver(request, self.run(request, report(request)))
+
+    def search(self, request: SearchRequest, hear: Report) -> list[dict[str, Any]]:
+        """Run a whole search, and return its trials as JSON. What their Steps have made is there for :meth:`run`.
+
+        Args:
+            hear: receives the events of the search as they happen: the kind of event and the rest of it.
+
+        Raises:
+            OlivineError: it did not come to its end.
+            Interrupted: the user stopped waiting.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no whole searches")
 
     def abort(self) -> None:
         """End the Step that is running, which hangs, from another thread: :meth:`run` then raises.

@@ -191,6 +191,7 @@ class Cloud:
         self.credential("key")
         self.tokens.lifetime = self.storage.sas_lifetime = 3600.0
         self.jobs.drop_outputs.clear()
+        self.identity.refuse(0)
         for found in self.gaps().values():
             found.clear()
         for each in (self.arm.unknown, self.identity.unknown, self.vault.unknown, self.hub.unknown):

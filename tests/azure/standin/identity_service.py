@@ -6,6 +6,7 @@ managed identities in Azure ML jobs, for the one of jobs that run as their user,
 
 from __future__ import annotations
 
+import time
 from urllib.parse import parse_qsl
 
 from standin.server import Answer, Request, error
@@ -23,12 +24,21 @@ class Identity:
     Attributes:
         base: its address.
         unknown: requests it has no answer for.
+        refusals: how often a principal was refused by :meth:`refuse`.
     """
 
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
         self.base = ""
+        self.refusals = 0
+        self._refusing_until = 0.0
         self.unknown: list[str] = []
+
+    def refuse(self, seconds: float) -> None:
+        """Take no token for good from now on, and let no principal sign in for so long; 0 ends it."""
+        if seconds:
+            self.tokens.revoke_all()
+        self._refusing_until = time.monotonic() + seconds
 
     def route(self, request: Request) -> Answer:
         """Answer one request."""
@@ -66,6 +76,10 @@ class Identity:
         form = dict(parse_qsl(request.body.decode("latin-1")))
         if tenant != TENANT:
             return Answer(400, {"error": "invalid_request", "error_description": f"AADSTS90002: no tenant {tenant}"})
+        if time.monotonic() < self._refusing_until:
+            self.refusals += 1
+            said = "AADSTS7000222: The provided client secret keys for app are expired."
+            return Answer(401, {"error": "invalid_client", "error_description": said})
         if form.get("client_secret") == CLIENT_SECRET and form.get("client_id") == CLIENT_ID:
             subject = "principal"
         elif form.get("client_assertion") == FEDERATED_TOKEN and form.get("client_id") == CLIENT_ID:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from olivine.storage.storms import retries
 from olivine.storage.workspace import Workspace, vault_url
 
 _VAULTS = "2023-07-01"
@@ -28,7 +29,8 @@ def get(workspace: Workspace, url: str) -> Any:
     with workspace.calling("asking Azure Machine Learning"):
         steps = [
             policies.HeadersPolicy(),
-            policies.RetryPolicy(),
+            policies.RetryPolicy(**retries()),
+            policies.CustomHookPolicy(raw_response_hook=workspace.storm.hear),
             policies.BearerTokenCredentialPolicy(workspace.credential, scope),
         ]
         client: Any = PipelineClient("", policies=steps)

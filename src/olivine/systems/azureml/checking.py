@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from olivine.config.schema import HubToken, System
 from olivine.errors import Location, OlivineError, PlanError, Problem, UnavailableError
+from olivine.planning.away import only_system
+from olivine.storage.workspace import scope_of
 from olivine.systems.azureml import environment
-from olivine.systems.azureml.jobs import DATASTORE, client_of, identity_of
+from olivine.systems.azureml.jobs import DATASTORE, client_of, identity_of, searches_whole
 from olivine.systems.azureml.wheel import base_requirements
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ def examine(plan: Plan, loaded: Loaded, *, online: bool) -> Plan:
         system = plan.workflow.systems[name]
         where = f"systems.{name}"
         problems += [_placed(each, where, loaded) for each in _problems_here(system, steps)]
-        if not online or problems:
+        if not online or problems or _is_answered(plan, name, system):
             continue
         try:
             notes += _look(plan, name, system, steps)
@@ -59,6 +61,22 @@ def examine(plan: Plan, loaded: Loaded, *, online: bool) -> Plan:
     if unavailable:
         raise UnavailableError(unavailable)
     return replace(plan, notes=(*plan.notes, *notes))
+
+
+def _is_answered(plan: Plan, name: str, system: System) -> bool:
+    """Return whether the answer of the job for a whole search is here already."""
+    if plan.search is None or plan.unread or not searches_whole(system):
+        return False
+    if only_system(plan.search.loaded.workflow) != name:
+        return False
+    from olivine.search.elsewhere import search_request
+    from olivine.store import Store
+    from olivine.systems.azureml.records import Records
+    from olivine.systems.azureml.searching import answered
+
+    client = client_of(name, system, plan.workflow.azureml_client)
+    request = search_request(plan, Store(plan.cache_dir))
+    return answered(Records(plan.cache_dir), request, scope_of(client)) is not None
 
 
 def _by_system(plan: Plan) -> dict[str, list[PlannedStep]]:
@@ -100,7 +118,8 @@ def _look(plan: Plan, name: str, system: System, steps: Sequence[PlannedStep]) -
     workspace.datastore(datastore)
     size = getattr(compute, "size", None) or (system.resources or {}).get("instance_type")
     who = {"managed": "the compute's identity", "user": "you"}.get(identity or "", "what the cluster gives it")
-    names = ", ".join(step.name for step in steps)
+    whole = plan.search is not None and searches_whole(system) and only_system(plan.search.loaded.workflow) == name
+    names = "the whole search, in one job" if whole else ", ".join(step.name for step in steps)
     machine = f"{kind}, {size}" if size else kind
     yield f"{names}: on the compute {system.aml_compute} ({machine}) of the {workspace}, as {who}"
     if environment_name:

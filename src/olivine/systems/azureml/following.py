@@ -115,7 +115,7 @@ class Following:
                     raise
                 if refused:
                     # With its credential goes the token that it has kept, which is good for nothing now.
-                    self.workspace = Workspace(self.workspace.settings, self.workspace.scope)
+                    self.workspace.renew()
                 self.write(f"olivine: the job's state cannot be asked for: {error}")
                 found = None
             ended = found in ENDED
@@ -189,3 +189,17 @@ def state_of(workspace: Workspace, name: str) -> str | None:
             if getattr(error, "status_code", None) == 404:
                 return None
             raise
+
+
+def in_words(state: str) -> str:
+    """Return the state of a job in words."""
+    return {
+        "NotStarted": "not started",
+        "Queued": "waiting for the compute",
+        "Preparing": "its environment is prepared",
+        "Provisioning": "the compute starts",
+        "Starting": "starting",
+        "Running": "running",
+        "Finalizing": "its results are put away",
+        "CancelRequested": "being cancelled",
+    }.get(state, state)

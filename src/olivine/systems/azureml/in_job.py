@@ -15,7 +15,11 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from olivine.systems.base import StepRequest
+    from olivine.systems.local import LocalRunner
 
 MARK = "olivine-event: "
 """What lines of the log begin with that are events."""
@@ -32,10 +36,15 @@ def main(arguments: list[str]) -> int:
     results, inputs = Path(arguments[0]), dict(each.split("=", 1) for each in arguments[1:])
     request = json.loads(Path("request.json").read_text("utf-8"))  # a job begins in the folder of its code
     with RedactedOutput():
-        job = _Job(results, inputs)
+        job: Job
+        if "search" in request:
+            from olivine.systems.azureml.search_in_job import SearchJob
+
+            job = SearchJob(results, inputs, request)
+        else:
+            job = Job(results, inputs, request)
         try:
-            for step in request["steps"]:
-                job.do(step)
+            job.run()
         except OlivineError as error:
             print(f"olivine: {error}", flush=True)
             return error.exit_code or EXIT_FAILED
@@ -44,27 +53,43 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-class _Job:
-    """The work of one process of a job; rank 0 is the one whose results count."""
+class Job:
+    """The work of one process of a job; rank 0 is the one whose results count.
 
-    def __init__(self, results: Path, inputs: Mapping[str, str]) -> None:
-        from olivine.systems.local import LocalRunner
+    Args:
+        results: the folder for results.
+        inputs: where each input lies.
+        request: what to do.
+    """
 
+    def __init__(self, results: Path, inputs: Mapping[str, str], request: dict[str, Any]) -> None:
+        self.request = request
         self.results = results
         self.inputs = inputs
         self.rank = int(os.environ.get("RANK", "0"))
         self.scratch = Path(tempfile.mkdtemp(prefix="olivine-job-"))
         self.made: dict[str, Path] = {}
-        self.fetched: dict[str, Path] = {}
+        self.fetched: dict[tuple[str, str], Path] = {}
         self.runners: dict[bool, LocalRunner] = {}
         self.token: str | None = None
         self.told = 0.0
         self.telling = threading.Lock()
+        self.fetching = threading.Lock()
+        self.asking = threading.Lock()
+
+    def run(self) -> None:
+        """Do all of it.
+
+        Raises:
+            OlivineError: a Step failed.
+        """
+        for step in self.request["steps"]:
+            self.do(step)
 
     def do(self, step: dict[str, Any]) -> None:
         """Do one Step, unless it is done already: a job that the service began anew goes on."""
         from olivine.errors import OlivineError
-        from olivine.systems.base import Failure, StepRequest
+        from olivine.systems.base import Failure
 
         digest = step["digest"]
         home = self.results / "steps" / digest
@@ -76,16 +101,7 @@ class _Job:
             for name in ("output", "checkpoint"):
                 (self.scratch / name / digest).mkdir(parents=True, exist_ok=True)
             output = self.scratch / "output" / digest
-            request = StepRequest(
-                **{key: value for key, value in step.items() if key not in ("inputs", "data", "params")},
-                inputs={key: str(self.place(place, step)) for key, place in step["inputs"].items()},
-                data=self.resolved(step["data"]),
-                params=self.resolved(step["params"]),
-                output=str(output),
-                checkpoint=str(self.scratch / "checkpoint" / digest),
-                log="",
-                shared=str(self.scratch / "shared"),
-            )
+            request = self.placed(step, output=output, checkpoint=self.scratch / "checkpoint" / digest)
             answer = self.runner(step["hub"]).run(
                 request, lambda kind, data: self.tell(step, kind, data), fresh=step["kind"] != "pass"
             )
@@ -101,35 +117,59 @@ class _Job:
         self.leave(home, {"answer": answer.__dict__, "files": files})
         self.tell(step, "done", {"seconds": answer.seconds})
 
+    def placed(self, step: dict[str, Any], *, output: Path, checkpoint: Path) -> StepRequest:
+        """Return a Step's request with the places of this machine."""
+        from olivine.systems.base import StepRequest
+
+        return StepRequest(
+            **{key: value for key, value in step.items() if key not in ("inputs", "data", "params")},
+            inputs={key: str(self.place(place)) for key, place in step["inputs"].items()},
+            data=self.resolved(step["data"]),
+            params=self.resolved(step["params"]),
+            output=str(output),
+            checkpoint=str(checkpoint),
+            log="",
+            shared=str(self.scratch / "shared"),
+        )
+
     def runner(self, hub: bool) -> Any:
         """Return the worker's runner; only one whose Steps read the hub is given the token."""
-        from olivine.systems.local import LocalRunner
-
         wanted = hub and self.hub_token() is not None
         if wanted not in self.runners:
-            extra = {"HF_TOKEN": str(self.hub_token())} if wanted else {}
-            self.runners[wanted] = LocalRunner(sys.stdout, give_token=wanted, environment=extra)
+            self.runners[wanted] = self.new_runner(wanted)
         return self.runners[wanted]
+
+    def new_runner(self, with_token: bool) -> LocalRunner:
+        """Return a runner whose workers are given the token, or not."""
+        from olivine.systems.local import LocalRunner
+
+        extra = {"HF_TOKEN": str(self.hub_token())} if with_token else {}
+        return LocalRunner(sys.stdout, give_token=with_token, environment=extra)
 
     def hub_token(self) -> str | None:
         """Return the token of the hub, asked for once, by the identity of the job."""
         from olivine.systems.azureml import job, token
 
         vault, secret = os.environ.get(job.VAULT), os.environ.get(job.SECRET)
-        if vault and secret and self.token is None:
-            self.token = token.fetch(vault, secret, os.environ.get(job.IDENTITY))
+        with self.asking:
+            if vault and secret and self.token is None:
+                self.token = token.fetch(vault, secret, os.environ.get(job.IDENTITY))
         return self.token
 
     # Places ---------------------------------------------------------------------------------------------------------
 
-    def place(self, reference: str, step: dict[str, Any]) -> Path:
+    def folder_of(self, digest: str) -> Path:
+        """Return what an earlier Step of this job has made."""
+        return self.made[digest]
+
+    def place(self, reference: str) -> Path:
         """Return where a reference leads to on this machine."""
         kind, _, rest = reference.partition(":")
         if kind == "hub":
             return self.from_hub(rest)
         name, _, below = rest.removeprefix("//").partition("/")
         if kind == "step":
-            found = self.made[name]
+            found = self.folder_of(name)
         else:
             found = self.model(Path(self.inputs[name]))
         return found / below if below else found
@@ -148,24 +188,30 @@ class _Job:
 
     def from_hub(self, rest: str) -> Path:
         """Return a model of the hub, which a process of its own fetches: it alone needs the token for that."""
+        identity, _, below = rest.partition("@")
+        revision, _, below = below.partition("/")
+        with self.fetching:
+            if (identity, revision) not in self.fetched:
+                self.fetched[identity, revision] = self.fetch(identity, revision)
+        found = self.fetched[identity, revision]
+        return found / below if below else found
+
+    def fetch(self, identity: str, revision: str) -> Path:
+        """Fetch a model of the hub."""
         import subprocess
 
         from olivine.errors import StepError
         from olivine.redaction import environment_for_child
 
-        identity, _, below = rest.partition("@")
-        revision, _, below = below.partition("/")
-        if rest not in self.fetched:
-            token = self.hub_token()
-            environment = environment_for_child(hub_token=token is not None)
-            if token is not None:
-                environment["HF_TOKEN"] = token
-            command = [sys.executable, "-P", "-m", "olivine.systems.azureml.in_job", "--fetch", identity, revision]
-            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-            if done.returncode != 0:
-                raise StepError(f"{identity} ({revision}) could not be fetched from the hub", why=done.stdout.strip())
-            self.fetched[rest] = Path(done.stdout.strip().splitlines()[-1])
-        return self.fetched[rest] / below if below else self.fetched[rest]
+        token = self.hub_token()
+        environment = environment_for_child(hub_token=token is not None)
+        if token is not None:
+            environment["HF_TOKEN"] = token
+        command = [sys.executable, "-P", "-m", "olivine.systems.azureml.in_job", "--fetch", identity, revision]
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode != 0:
+            raise StepError(f"{identity} ({revision}) could not be fetched from the hub", why=done.stdout.strip())
+        return Path(done.stdout.strip().splitlines()[-1])
 
     def resolved(self, value: Any) -> Any:
         """Return a value with every ``input://`` in it replaced."""
@@ -211,7 +257,15 @@ class _Job:
     # Telling --------------------------------------------------------------------------------------------------------
 
     def tell(self, step: dict[str, Any], kind: str, data: dict[str, Any]) -> None:
-        """Write an event into the log; of progress not everything."""
+        """Write an event of a Step into the log; of progress not everything."""
+        self.say(step["digest"], kind, data)
+
+    def say(self, about: str, kind: str, data: dict[str, Any]) -> None:
+        """Write an event into the log; of progress not everything.
+
+        Args:
+            about: digest of a Step, or of a search.
+        """
         if self.rank != 0:
             return
         now = time.monotonic()
@@ -220,7 +274,7 @@ class _Job:
                 return
             self.told = now
         with self.telling:
-            print(MARK + json.dumps({"step": step["digest"], "kind": kind, "data": data}, default=float), flush=True)
+            print(MARK + json.dumps({"step": about, "kind": kind, "data": data}, default=float), flush=True)
 
     def close(self) -> None:
         """End the workers."""

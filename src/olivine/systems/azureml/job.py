@@ -1,11 +1,7 @@
 """A batch of Steps as a command job of Azure Machine Learning: the YAML that ``az ml job create -f`` takes.
 
 The folder ``code`` beside it holds what the job begins with: Olivine's wheel, :mod:`olivine.systems.azureml.start`, and
-``request.json``, in which a place that only the job knows is a reference:
-
-- ``input://NAME/BELOW``: below an input of the job;
-- ``step://DIGEST/BELOW``: below what an earlier Step of the batch has made;
-- ``hub:ID@REVISION``: on the Hugging Face hub, fetched there.
+``request.json``, in which every place is a reference (:mod:`olivine.systems.azureml.references`).
 
 https://azuremlschemas.azureedge.net/latest/commandJob.schema.json
 """
@@ -15,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ import yaml
 from olivine.config.schema import System
 from olivine.store.digests import digest_json
 from olivine.systems.azureml.environment import environment_of_job
+from olivine.systems.azureml.references import Inputs, referring
 from olivine.systems.azureml.wheel import base_requirements, build_wheel
 from olivine.systems.base import StepRequest
 
@@ -39,39 +36,6 @@ _RESOURCES = frozenset({"instance_type", "shm_size", "docker_args", "properties"
 
 
 @dataclass(frozen=True)
-class JobInput:
-    """Something that a job reads: ``path`` as the service takes it, or a folder or file here that is uploaded."""
-
-    path: str
-    type: str = "uri_folder"
-
-    def as_yaml(self) -> dict[str, str]:
-        """Return it as it stands in a job. It is copied to the machine: weights are mapped into memory there."""
-        return {"type": self.type, "path": self.path, "mode": "download"}
-
-
-@dataclass
-class Inputs:
-    """The inputs of a job by name, each place once.
-
-    Args:
-        place: gives the input for a place (a folder or file here, an address, ``step:DIGEST``) and whether it is data.
-    """
-
-    place: Callable[[str, bool], JobInput]
-    found: dict[str, JobInput] = field(default_factory=dict)
-    _names: dict[str, str] = field(default_factory=dict)
-
-    def name(self, place: str, *, data: bool = False) -> str:
-        """Return the name of the input for a place."""
-        if place not in self._names:
-            name = f"{'data' if data else 'model'}_{len(self._names)}"
-            self._names[place] = name
-            self.found[name] = self.place(place, data)
-        return self._names[place]
-
-
-@dataclass(frozen=True)
 class Token:
     """Where a job finds the token of the Hugging Face hub."""
 
@@ -79,68 +43,45 @@ class Token:
     secret: str
 
 
-def referring(requests: Sequence[StepRequest], inputs: Inputs) -> list[dict[str, Any]]:
-    """Return requests as the job reads them, every place in them a reference; fills ``inputs``."""
-    within = {request.digest for request in requests}
-    return [_referring(request, inputs, within) for request in requests]
+@dataclass(frozen=True)
+class Work:
+    """What a job is to do.
+
+    Attributes:
+        content: gives the content of its request; fills the inputs that it is given.
+        names: of its Steps, for people.
+        digest: what it is called by.
+        requires: packages that it needs, as ``pip`` takes them.
+        device: kind of processor.
+        spreads: whether several processes can share it.
+        hub: whether it reads the Hugging Face hub.
+        kind: what it is in a sentence.
+        size: how much it is, in words.
+    """
+
+    content: Callable[[Inputs], dict[str, Any]]
+    names: Sequence[str]
+    digest: str
+    requires: Sequence[str]
+    device: str
+    spreads: bool = False
+    hub: bool = False
+    kind: str = "Steps of an Olivine workflow"
+    size: str = "1 Step"
 
 
-def _referring(request: StepRequest, inputs: Inputs, within: set[str]) -> dict[str, Any]:
-    value = request.as_json()
-    for key in ("output", "checkpoint", "log", "shared", "max_memory"):
-        value.pop(key)
-    value["inputs"] = {key: _input(place, inputs, within) for key, place in request.inputs.items()}
-    value["data"] = {key: _data(config, inputs) for key, config in request.data.items()}
-    value["params"] = _params(request.params, inputs)
-    return value
-
-
-def _input(place: str, inputs: Inputs, within: set[str]) -> str:
-    kind, _, rest = place.partition(":")
-    if kind == "hub":
-        return place
-    if kind == "step":
-        digest, _, below = rest.partition("/")
-        if digest in within:
-            return f"step://{digest}/{below}"
-        return f"input://{inputs.name(f'step:{digest}')}/{below}"
-    return f"input://{inputs.name(place)}/"
-
-
-def _data(config: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
-    """Return a data config whose files and folders are references."""
-    made = dict(config)
-    files = config.get("data_files")
-    if files is not None:
-        listed = [files] if isinstance(files, str) else files
-        made["data_files"] = [reference for each in listed for reference in _files(each, inputs)]
-    name = config.get("data_name")
-    if isinstance(name, str) and Path(name).is_absolute() and Path(name).is_dir():
-        made["data_name"] = f"input://{inputs.name(name, data=True)}/"
-    return made
-
-
-def _files(place: str, inputs: Inputs) -> list[str]:
-    if "://" in place:
-        folder, _, name = place.rpartition("/")
-        if any(mark in name for mark in "*?["):
-            return [f"input://{inputs.name(folder + '/', data=True)}/{name}"]
-        return [f"input://{inputs.name(place, data=True)}/"]
-    import glob
-
-    found = sorted(glob.glob(place, recursive=True)) if not Path(place).exists() else [place]
-    return [f"input://{inputs.name(each, data=True)}/" for each in found]
-
-
-def _params(value: Any, inputs: Inputs) -> Any:
-    """Return parameters whose files of this machine, such as a metric's script, are references."""
-    if isinstance(value, dict):
-        return {key: _params(item, inputs) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_params(item, inputs) for item in value]
-    if isinstance(value, str) and value.startswith("/") and len(value) < 4096 and Path(value).exists():
-        return f"input://{inputs.name(value, data=True)}/"
-    return value
+def work_of(requests: Sequence[StepRequest]) -> Work:
+    """Return Steps as the work of a job."""
+    return Work(
+        lambda inputs: {"version": 1, "steps": referring(requests, inputs)},
+        [request.name for request in requests],
+        digest_of(requests),
+        sorted({each for request in requests for each in request.requires}),
+        requests[0].host["device"],
+        any(request.spreads for request in requests),
+        any(needs_hub(request) for request in requests),
+        size="1 Step" if len(requests) == 1 else f"{len(requests)} Steps",
+    )
 
 
 def write_job(
@@ -149,7 +90,7 @@ def write_job(
     name: str,
     system: System,
     experiment: str,
-    requests: Sequence[StepRequest],
+    work: Work,
     inputs: Inputs,
     results: str | None,
     identity: str | None,
@@ -170,18 +111,14 @@ def write_job(
     code.mkdir(parents=True, exist_ok=True)
     build_wheel(code)
     shutil.copyfile(Path(__file__).with_name(START), code / START)
-    needed = sorted({each for request in requests for each in request.requires})
-    needed = [*base_requirements(), *needed, *(FOR_TOKEN if token is not None else ())]
+    needed = [*base_requirements(), *work.requires, *(FOR_TOKEN if token is not None else ())]
     if token is not None and identity == "user":
         needed.append("azure-ai-ml>=1.30,<2")
     (code / "requirements.txt").write_text("\n".join(needed) + "\n", encoding="utf-8")
-    batch = {"version": 1, "steps": referring(requests, inputs)}
-    (code / REQUEST).write_text(json.dumps(batch, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    device = requests[0].host["device"]
+    (code / REQUEST).write_text(json.dumps(work.content(inputs), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     arguments = " ".join(f"{each}=${{{{inputs.{each}}}}}" for each in inputs.found)
-    spread = any(request.spreads for request in requests)
-    nodes = (system.instance_count or 1) if spread else 1
-    processes = (system.processes_per_instance or 1) if spread else 1
+    nodes = (system.instance_count or 1) if work.spreads else 1
+    processes = (system.processes_per_instance or 1) if work.spreads else 1
     output: dict[str, Any] = {"type": "uri_folder", "mode": "rw_mount"}
     if results is not None:
         output["path"] = results
@@ -195,12 +132,12 @@ def write_job(
         "$schema": SCHEMA,
         "type": "command",
         "name": name,
-        "display_name": ", ".join(dict.fromkeys(request.name for request in requests))[:250],
+        "display_name": ", ".join(dict.fromkeys(work.names))[:250],
         "experiment_name": experiment,
-        "description": "Steps of an Olivine workflow",
+        "description": work.kind,
         "code": "./code",
         "command": f"python {START} ${{{{outputs.{RESULTS}}}}} {arguments}".rstrip(),
-        "environment": environment_of_job(system, device, needed, folder),
+        "environment": environment_of_job(system, work.device, needed, folder),
         "compute": f"azureml:{system.aml_compute}",
         "environment_variables": variables,
         "outputs": {RESULTS: output},
@@ -208,7 +145,7 @@ def write_job(
         # With one of these there, the SDK leaves out the repository, branch and commit of the folder it is run in: they
         # are nobody's business, and would make the same job another one when it is submitted again.
         "properties": {"azureml.git.dirty": "unknown"},
-        "tags": {**{key: str(value) for key, value in (system.tags or {}).items()}, "olivine": digest_of(requests)},
+        "tags": {**{key: str(value) for key, value in (system.tags or {}).items()}, "olivine": work.digest},
     }
     if inputs.found:
         document["inputs"] = {each: found.as_yaml() for each, found in inputs.found.items()}
@@ -219,6 +156,11 @@ def write_job(
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
     (folder / "job.yaml").write_text(text, encoding="utf-8")
     return document
+
+
+def needs_hub(request: StepRequest) -> bool:
+    """Return whether a Step reads the Hugging Face hub."""
+    return request.hub or any(place.startswith("hub:") for place in request.inputs.values())
 
 
 def digest_of(requests: Sequence[StepRequest]) -> str:

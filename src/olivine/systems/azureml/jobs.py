@@ -22,12 +22,22 @@ from olivine.planning.away import processes_of
 from olivine.redaction import redact
 from olivine.storage.workspace import Workspace
 from olivine.systems.azureml import calling
-from olivine.systems.azureml.following import ENDED, Following, state_of
+from olivine.systems.azureml.following import ENDED, Following, Hear, in_words, state_of
 from olivine.systems.azureml.in_job import ANSWER
-from olivine.systems.azureml.job import Inputs, Token, job_name, write_job
+from olivine.systems.azureml.job import Token, Work, job_name, work_of, write_job
 from olivine.systems.azureml.places import Places, names_of
 from olivine.systems.azureml.records import JobRecord, Records, now
-from olivine.systems.base import Deliver, Failure, Interrupted, Report, Runner, StepAnswer, StepRequest
+from olivine.systems.azureml.references import Inputs
+from olivine.systems.base import (
+    Deliver,
+    Failure,
+    Interrupted,
+    Report,
+    Runner,
+    SearchRequest,
+    StepAnswer,
+    StepRequest,
+)
 
 if TYPE_CHECKING:
     from olivine.systems.registry import Site
@@ -51,6 +61,7 @@ class AzureMLRunner(Runner):
         self.records = Records(site.cache)
         self.told: Callable[[str], None] = lambda text: None
         self.following: Following | None = None
+        self.seen: dict[str, str] = {}
         self._workspace: Workspace | None = None
         self._places: Places | None = None
 
@@ -75,6 +86,18 @@ class AzureMLRunner(Runner):
             self.see_through(record, mine, report, deliver)
             remaining = [each for each in remaining if each.digest not in record.steps]
 
+    @property
+    def searches(self) -> bool:
+        """See :attr:`Runner.searches`: unless each Step is to have its job, or several processes share some."""
+        return searches_whole(self.system)
+
+    def search(self, request: SearchRequest, hear: Report) -> list[dict[str, Any]]:
+        """See :meth:`Runner.search`: in one job."""
+        from olivine.systems.azureml.searching import search
+
+        self.told = lambda text: hear("note", {"text": text})
+        return search(self, request, hear)
+
     def abort(self) -> None:
         """See :meth:`Runner.abort`: the job is cancelled."""
         if self.following is not None:
@@ -96,6 +119,7 @@ class AzureMLRunner(Runner):
             self._workspace = Workspace.connect(
                 client_of(self.site.name, self.system, self.site.workflow.azureml_client)
             )
+            self._workspace.storm.told = lambda text: self.told(text)
         return self._workspace
 
     @property
@@ -125,7 +149,7 @@ class AzureMLRunner(Runner):
             record = self.record(name, batch)
             state = state_of(self.workspace, name)
             if state is None:
-                self.submit(record, batch)
+                self.submit(record, work_of(batch), Inputs(self.places.input))
                 return record
             if self.is_usable(record, wanted, state):
                 self.records.write(record)
@@ -161,11 +185,15 @@ class AzureMLRunner(Runner):
             steps=tuple(each.digest for each in batch),
             names=tuple(each.name for each in batch),
             compute=str(self.system.aml_compute),
-            results=f"azureml://datastores/{self.system.datastores or DATASTORE}/paths/olivine/jobs/{name}/",
+            results=self.results_of(name),
             created=now(),
         )
 
-    def submit(self, record: JobRecord, batch: Sequence[StepRequest]) -> None:
+    def results_of(self, name: str) -> str:
+        """Return the address of the folder for a job's results."""
+        return f"azureml://datastores/{self.system.datastores or DATASTORE}/paths/olivine/jobs/{name}/"
+
+    def submit(self, record: JobRecord, work: Work, inputs: Inputs) -> None:
         """Write a job down and submit it. A job of its name that exists already is that job."""
         folder = self.records.folder(record.name)
         folder.mkdir(parents=True, exist_ok=True)
@@ -176,11 +204,11 @@ class AzureMLRunner(Runner):
             name=record.name,
             system=self.system,
             experiment=self.system.experiment_name or self.site.workflow.workflow_id,
-            requests=batch,
-            inputs=Inputs(self.places.input),
+            work=work,
+            inputs=inputs,
             results=record.results,
             identity=identity,
-            token=self.token(batch),
+            token=self.token() if work.hub else None,
         )
         self.records.write(record)
         for wait in (*SUBMITTING_S, None):
@@ -195,8 +223,7 @@ class AzureMLRunner(Runner):
                 if wait is None:
                     raise
                 time.sleep(wait)
-        what = "1 Step" if len(batch) == 1 else f"{len(batch)} Steps"
-        self.told(f"submitted the job {record.name} ({what}) to {record.compute}")
+        self.told(f"submitted the job {record.name} ({work.size}) to {record.compute}")
 
     def create(self, path: Path, name: str) -> None:
         """Create a job of its YAML."""
@@ -218,9 +245,9 @@ class AzureMLRunner(Runner):
         with self.workspace.calling(f"looking for the compute {self.system.aml_compute}"):
             return self.workspace.ml.compute.get(str(self.system.aml_compute))
 
-    def token(self, batch: Sequence[StepRequest]) -> Token | None:
-        """Return where a job finds the hub's token, if one of its Steps reads the hub and may use it."""
-        if not self.system.hf_token or not any(needs_hub(each) for each in batch):
+    def token(self) -> Token | None:
+        """Return where a job that reads the hub finds the hub's token, if it may use it."""
+        if not self.system.hf_token:
             return None
         given = self.system.hf_token if isinstance(self.system.hf_token, HubToken) else HubToken()
         name = given.key_vault or self.workspace.settings.keyvault_name
@@ -257,20 +284,42 @@ class AzureMLRunner(Runner):
 
         def state(found: str) -> None:
             if found not in ENDED:
-                report(current)("progress", _idle(f"job {record.name}: {_words(found)}"))
+                report(current)("progress", _idle(f"job {record.name}: {in_words(found)}"))
 
-        self.following = Following(self.workspace, record.name, hear=hear, write=self.write, state=state)
-        try:
-            ended = self.following.to_the_end()
-            if ended == "Stopped":
-                self.cancel(record.name)
-                raise StepError(f"the job {record.name} was cancelled")
+        with self.interruptible(record):
+            ended = self.follow(record, hear, state)
             for request in requests:
                 self.bring_home(record, request, ended, report(request), deliver)
+
+    @contextlib.contextmanager
+    def interruptible(self, record: JobRecord) -> Iterator[None]:
+        """Let the user stop waiting for a job.
+
+        Raises:
+            Interrupted: that happened.
+        """
+        try:
+            yield
         except KeyboardInterrupt:
             raise Interrupted(self.left(record), lambda: self.cancel(record.name)) from None
         finally:
             self.following = None
+
+    def follow(self, record: JobRecord, hear: Hear, state: Callable[[str], None]) -> str:
+        """Follow a job to its end, unless that was done; return the state it ended in.
+
+        Raises:
+            StepError: it was cancelled from here.
+            UnavailableError: the service cannot be asked any longer.
+        """
+        if record.name not in self.seen:
+            self.following = Following(self.workspace, record.name, hear=hear, write=self.write, state=state)
+            ended = self.following.to_the_end()
+            if ended == "Stopped":
+                self.cancel(record.name)
+                raise StepError(f"the job {record.name} was cancelled")
+            self.seen[record.name] = ended
+        return self.seen[record.name]
 
     def bring_home(self, record: JobRecord, request: StepRequest, ended: str, report: Report, deliver: Deliver) -> None:
         """Fetch what a job has left of a Step, compare each file with its digest, and hand it over."""
@@ -278,7 +327,7 @@ class AzureMLRunner(Runner):
 
         answer = self.answer(record, request.digest)
         if answer is None:
-            raise self.without_result(record, request, ended)
+            raise self.without_result(record, request.name, ended)
         if "failure" in answer:
             failed = Failure(**answer["failure"]).unpack()
             # The whole of the job's log is in the run's; the reason says more than its end, which is a traceback.
@@ -311,19 +360,23 @@ class AzureMLRunner(Runner):
 
     def answer(self, record: JobRecord, digest: str) -> dict[str, Any] | None:
         """Return what a job says of a Step: its answer and files, or its failure; ``None`` if it says nothing."""
-        folder = self.places.folder(f"{record.results}steps/{digest}/")
-        text = folder.read_from(ANSWER, 0)
+        found = self.read(record, f"steps/{digest}")
+        return found if found is not None and ("answer" in found or "failure" in found) else None
+
+    def read(self, record: JobRecord, below: str) -> dict[str, Any] | None:
+        """Return the answer that a job has left in a folder of its results, ``None`` if there is none."""
+        text = self.places.folder(f"{record.results}{below}/").read_from(ANSWER, 0)
         try:
             found = json.loads(text) if text else None
         except ValueError:
             return None  # still being written, or by something else
-        return found if isinstance(found, dict) and ("answer" in found or "failure" in found) else None
+        return found if isinstance(found, dict) else None
 
-    def without_result(self, record: JobRecord, request: StepRequest, ended: str) -> OlivineError:
-        """Return what to say of a Step whose job has ended and left nothing of it."""
+    def without_result(self, record: JobRecord, what: str, ended: str) -> OlivineError:
+        """Return what to say of a Step, or a search, whose job has ended and left nothing of it."""
         if ended == "Completed":
             return StepError(
-                f"the job {record.name} ended well, but left no result of {request.name}",
+                f"the job {record.name} ended well, but left no result of {what}",
                 why=f"there is none at {record.results}",
                 remedy="look whether the compute may write to that datastore; the same command runs it again",
             )
@@ -365,6 +418,11 @@ class AzureMLRunner(Runner):
         self.site.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(self.site.log, "a", encoding="utf-8") as file:
             file.write(redact(line) + "\n")
+
+
+def searches_whole(system: System) -> bool:
+    """Return whether a system does a whole search in one job."""
+    return system.one_job_per == "workflow" and processes_of(system) == 1
 
 
 def batched(system: System, remaining: Sequence[StepRequest]) -> list[StepRequest]:
@@ -413,11 +471,6 @@ def identity_of(system: System, compute: Any) -> str | None:
     return None if str(getattr(compute, "type", "")).lower() == "kubernetes" else "user"
 
 
-def needs_hub(request: StepRequest) -> bool:
-    """Return whether a Step reads the Hugging Face hub."""
-    return request.hub or any(place.startswith("hub:") for place in request.inputs.values())
-
-
 def within(root: Path, name: str) -> Path:
     """Return the place for a file that a job names; it must lie below ``root``.
 
@@ -447,16 +500,3 @@ def _quietly() -> Iterator[None]:
 
 def _idle(message: str) -> dict[str, Any]:
     return {"done": 0, "total": None, "unit": "", "message": message, "values": {}}
-
-
-def _words(state: str) -> str:
-    return {
-        "NotStarted": "not started",
-        "Queued": "waiting for the compute",
-        "Preparing": "its environment is prepared",
-        "Provisioning": "the compute starts",
-        "Starting": "starting",
-        "Running": "running",
-        "Finalizing": "its results are put away",
-        "CancelRequested": "being cancelled",
-    }.get(state, state)

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 from olivine.config.schema import HubToken, System
 from olivine.errors import ConfigError, Location
+from olivine.planning.away import only_system
 from olivine.storage.addresses import WorkspaceName
 from olivine.storage.workspace import scope_of, vault_url
-from olivine.systems.azureml.job import Inputs, JobInput, Token, job_name, write_job
-from olivine.systems.azureml.jobs import DATASTORE, batched, client_of, needs_hub
+from olivine.systems.azureml import searching
+from olivine.systems.azureml.job import Token, job_name, work_of, write_job
+from olivine.systems.azureml.jobs import DATASTORE, batched, client_of, searches_whole
 from olivine.systems.azureml.places import Places
+from olivine.systems.azureml.references import Inputs, JobInput
 from olivine.systems.requests import reference, step_request
 
 if TYPE_CHECKING:
@@ -28,6 +31,10 @@ def write_jobs(plan: Plan, folder: Path) -> list[Path]:
     Raises:
         OlivineError: something of a system is missing.
     """
+    if plan.search is not None:
+        name = only_system(plan.search.loaded.workflow)
+        if name is not None and searches_whole(plan.workflow.systems[name]):
+            return [_write_search(plan, name, folder)]
     made: dict[str, str] = {}
     written = []
     for name, steps in _consecutive(plan):
@@ -49,20 +56,48 @@ def write_jobs(plan: Plan, folder: Path) -> list[Path]:
 
             home = folder / job
             home.mkdir(parents=True, exist_ok=True)
+            work = work_of(batch)
             write_job(
                 home,
                 name=job,
                 system=system,
                 experiment=system.experiment_name or plan.workflow.workflow_id,
-                requests=batch,
+                work=work,
                 inputs=Inputs(place),
                 results=results,
                 identity=None if system.identity == "none" else system.identity,
-                token=_token(name, system, client.keyvault_name, batch, plan),
+                token=_token(name, system, client.keyvault_name, plan) if work.hub else None,
             )
             made |= {each.digest: f"{results}steps/{each.digest}/files/" for each in batch}
             written.append(home / "job.yaml")
     return written
+
+
+def _write_search(plan: Plan, name: str, folder: Path) -> Path:
+    """Write the job that does a whole search."""
+    from olivine.search.elsewhere import search_request
+    from olivine.store import Store
+
+    system = plan.workflow.systems[name]
+    client = client_of(name, system, plan.workflow.azureml_client)
+    request = search_request(plan, Store(plan.cache_dir), online=False)
+    work = searching.work_of(request)
+    datastore = system.datastores or DATASTORE
+    job = searching.search_job_name(request, _names(scope_of(client)))
+    home = folder / job
+    home.mkdir(parents=True, exist_ok=True)
+    write_job(
+        home,
+        name=job,
+        system=system,
+        experiment=system.experiment_name or plan.workflow.workflow_id,
+        work=work,
+        inputs=Inputs(Places(None, datastore, plan.cache_dir).input),
+        results=f"azureml://datastores/{datastore}/paths/olivine/jobs/{job}/",
+        identity=None if system.identity == "none" else system.identity,
+        token=_token(name, system, client.keyvault_name, plan) if work.hub else None,
+    )
+    return home / "job.yaml"
 
 
 def _consecutive(plan: Plan) -> Iterator[tuple[str, list[PlannedStep]]]:
@@ -84,8 +119,8 @@ def _request(step: PlannedStep, plan: Plan) -> StepRequest:
     return step_request(step, plan, inputs, output="", checkpoint="", shared="", log="")
 
 
-def _token(name: str, system: System, vault: str | None, batch: list[StepRequest], plan: Plan) -> Token | None:
-    if not system.hf_token or not any(needs_hub(each) for each in batch):
+def _token(name: str, system: System, vault: str | None, plan: Plan) -> Token | None:
+    if not system.hf_token:
         return None
     given = system.hf_token if isinstance(system.hf_token, HubToken) else HubToken()
     vault = given.key_vault or vault

@@ -12,8 +12,8 @@ from olivine.errors import PlanError
 from olivine.storage.addresses import AzureAddress, UrlAddress, parse
 from olivine.storage.workspace import Workspace
 from olivine.systems.azureml.in_job import ANSWER
-from olivine.systems.azureml.job import JobInput
 from olivine.systems.azureml.records import Records
+from olivine.systems.azureml.references import JobInput
 
 if TYPE_CHECKING:
     from olivine.storage.blobs import BlobFolder

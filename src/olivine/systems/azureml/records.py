@@ -5,6 +5,7 @@ Layout, below ``azureml`` in the Store::
     jobs/NAME/record.json   which Steps the job makes, where, and whether it was submitted
     jobs/NAME/job.yaml      the job itself, as it was submitted, with the folder `code` that goes with it
     steps/DIGEST.json       the job that makes a Step or has made it
+    jobs/NAME/search.json   the answer of a job that has made a whole search
 
 A record is there before its job is. So whoever comes later, after a kill at any moment, asks the workspace for a job
 of that name: if there is none it was never submitted, else it is the one.
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,19 @@ class Records:
         _write(self.folder(record.name) / "record.json", asdict(record))
         for digest in record.steps:
             _write(self.root / "steps" / f"{digest}.json", {"job": record.name})
+
+    def keep_search(self, record: JobRecord, answer: dict[str, Any]) -> None:
+        """Keep the answer of a search, and which Steps its job has made.
+
+        Raises:
+            StoreError: the disk is full, or cannot be written.
+        """
+        self.write(replace(record, steps=tuple(answer["steps"])))
+        _write(self.folder(record.name) / "search.json", answer)
+
+    def search(self, name: str) -> dict[str, Any] | None:
+        """Return the answer of a search, if its job is known to have made it."""
+        return _read(self.folder(name) / "search.json")
 
     def forget_step(self, digest: str) -> None:
         """Forget which job makes a Step."""
