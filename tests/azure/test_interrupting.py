@@ -76,6 +76,8 @@ def test_on_a_terminal_ctrl_c_asks_whether_the_job_goes_on_and_does_what_is_answ
     with open_terminal(project) as terminal:
         terminal.wait_for(f"job {job.name}: running")
         terminal.press(Terminal.CTRL_C * 3)
+        terminal.wait_for("End it now? [y/N] ")
+        terminal.press("\n")
         assert terminal.end() == 130
         assert "Traceback" not in terminal.shown
         assert "goes on" in terminal.shown

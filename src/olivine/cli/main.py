@@ -6,11 +6,12 @@ Nothing heavier than argparse is imported for ``--help``.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -151,7 +152,8 @@ def _guarded(module: ModuleType, arguments: argparse.Namespace, *, debug: bool) 
         print(_told(error), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as stopped:
-        print(_left(stopped), file=sys.stderr)
+        with _interrupts(allowed=False):  # whoever is impatient presses it several times
+            print(_left(stopped), file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone (`olivine plan ... | head`): nothing more can be said.
@@ -182,7 +184,8 @@ def _left(stopped: KeyboardInterrupt) -> str:
         return f"Stopped waiting. {left.text}"
     print(f"{left.text}\nEnd it now? [y/N] ", end="", file=sys.stderr, flush=True)
     try:
-        answer = sys.stdin.readline()
+        with _interrupts(allowed=True):
+            answer = sys.stdin.readline()
         if answer.strip().lower() not in ("y", "yes"):
             return "It goes on."
         left.cancel()
@@ -191,6 +194,22 @@ def _left(stopped: KeyboardInterrupt) -> str:
     except OlivineError as error:
         return f"{_told(error)}\nIt goes on, as far as is known."
     return "It is being ended."
+
+
+@contextlib.contextmanager
+def _interrupts(*, allowed: bool) -> Iterator[None]:
+    """Let Ctrl-C interrupt, or do nothing, while this is entered."""
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler if allowed else signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _elsewhere(stopped: BaseException) -> Interrupted | None:

@@ -146,11 +146,11 @@ def learn(
     Raises:
         PlanError, UnavailableError: something cannot be found.
     """
-    planner = Planner(
+    planner = LearningPlanner(
         replace(loaded, workflow=workflow), store, trust_remote_code, scripts, this_machine(), fetcher, True
     )
     planner.online = online
-    found = learnt(planner, loaded)
+    found = planner.learn(loaded)
     if planner.problems:
         raise PlanError(planner.problems + planner.unavailable)
     if planner.unavailable:
@@ -158,44 +158,51 @@ def learn(
     return found
 
 
-def learnt(planner: Planner, loaded: Loaded) -> Known:
-    """Return what a planner finds; what is wrong is in its problems."""
-    source, facts, base = planner._input_model()
-    data: dict[str, KnownData] = {}
-    texts = set(_texts(loaded.workflow.model_dump(mode="json", include={"passes", "evaluators"})))
-    for name in sorted({config.name for config in loaded.workflow.data_configs} & texts):
-        config = planner._data_config(name)
-        identity = planner._identify(config)
-        data[name] = KnownData(config, identity, planner._sizes({name: config}).get(name))
-    references: dict[str, Model] = {}
-    scripts: dict[str, tuple[str, str]] = {}
-    for evaluator, each in loaded.workflow.evaluators.items():
-        for index, metric in enumerate(each.metrics):
-            kind = metric_registry.find(metric.type)
-            if kind is None:
-                continue
-            reference = metric.params.get(REFERENCE)
-            if isinstance(reference, str):
-                place = loaded.locate(f"evaluators.{evaluator}.metrics.{index}")
-                compared = planner._reference(reference, place)
-                if compared is not None:
-                    references[reference] = compared
-            script = kind.script(kind.params_type.model_validate(metric.params))
-            if script is not None:
-                scripts[script] = str(planner._file(script)), planner._script_digest(script)
-    return Known(
-        model=(source, facts),
-        base=base,
-        data=data,
-        references=references,
-        scripts=scripts,
-        environments={
-            name: planner._libraries(name, ())
-            for name, system in loaded.workflow.systems.items()
-            if system.type != "LocalSystem"
-        },
-        limit=planner.limit,
-    )
+class LearningPlanner(Planner):
+    """Looks at everything that a workflow names, and plans nothing."""
+
+    def learn(self, loaded: Loaded) -> Known:
+        """Return what there is; what is wrong is in the planner's problems.
+
+        Args:
+            loaded: the configuration with its choices, of which the planner has one candidate.
+        """
+        source, facts, base = self._input_model()
+        data: dict[str, KnownData] = {}
+        texts = set(_texts(loaded.workflow.model_dump(mode="json", include={"passes", "evaluators"})))
+        for name in sorted({config.name for config in loaded.workflow.data_configs} & texts):
+            config = self._data_config(name)
+            identity = self._identify(config)
+            data[name] = KnownData(config, identity, self._sizes({name: config}).get(name))
+        references: dict[str, Model] = {}
+        scripts: dict[str, tuple[str, str]] = {}
+        for evaluator, each in loaded.workflow.evaluators.items():
+            for index, metric in enumerate(each.metrics):
+                kind = metric_registry.find(metric.type)
+                if kind is None:
+                    continue
+                reference = metric.params.get(REFERENCE)
+                if isinstance(reference, str):
+                    place = loaded.locate(f"evaluators.{evaluator}.metrics.{index}")
+                    compared = self._reference(reference, place)
+                    if compared is not None:
+                        references[reference] = compared
+                script = kind.script(kind.params_type.model_validate(metric.params))
+                if script is not None:
+                    scripts[script] = str(self._file(script)), self._script_digest(script)
+        return Known(
+            model=(source, facts),
+            base=base,
+            data=data,
+            references=references,
+            scripts=scripts,
+            environments={
+                name: self._libraries(name, ())
+                for name, system in loaded.workflow.systems.items()
+                if system.type != "LocalSystem"
+            },
+            limit=self.limit,
+        )
 
 
 class InformedPlanner(Planner):

@@ -6,7 +6,7 @@ candidates that are put out are fetched like those of any other work, and what n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,7 @@ def search_request(plan: Plan, store: Store, *, online: bool = True) -> SearchRe
         models=[reference(each) for each in known.sources()],
         data=[each.config.model_dump(mode="json") for each in known.data.values()],
         files=[path for path, _ in known.scripts.values()] + sorted(files_in(workflow)),
-        requires=list(requirements(workflow, plan.steps[0].host.device)),
+        requires=requirements(workflow, plan),
         device=plan.steps[0].host.device,
         hub=any(step.reads_hub for step in (*plan.steps, *plan.search.steps)),
     )
@@ -92,14 +92,14 @@ def _collect(value: Any, found: set[str]) -> None:
     if isinstance(value, list):
         for each in value:
             _collect(each, found)
-    elif isinstance(value, str) and value.startswith("/") and len(value) < 4096 and Path(value).exists():
+    elif isinstance(value, str) and value.startswith("/") and 1 < len(value) < 4096 and Path(value).exists():
         found.add(value)
 
 
-def requirements(workflow: Workflow, device: str) -> Collection[str]:
+def requirements(workflow: Workflow, plan: Plan) -> list[str]:
     """Return the packages that any candidate may need, as ``pip`` takes them."""
     needed: list[Requirement] = []
-    formats = set()
+    formats = {plan.steps[0].consumes}
     for value in workflow.passes.values():
         for each in value if isinstance(value, list) else [value]:
             kind = pass_registry.find(each.type)
@@ -114,7 +114,8 @@ def requirements(workflow: Workflow, device: str) -> Collection[str]:
     strategy = workflow.engine.search_strategy
     if isinstance(strategy, SearchStrategy) and strategy.sampler != "sequential":
         needed.append(OPTUNA)
-    return sorted(specifiers(needed, device))
+    own = [each for step in plan.steps for each in step.requires]
+    return sorted({*own, *specifiers(needed, plan.steps[0].host.device)})
 
 
 def received(request: SearchRequest, scratch: Path) -> Loaded:

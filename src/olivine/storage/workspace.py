@@ -92,7 +92,9 @@ class Workspace:
         """Return another workspace that is reached in the same way; this one if ``scope`` is ``None``."""
         if scope is None or scope == self.scope:
             return self
-        return Workspace(self.settings, scope, None, self._who)
+        made = Workspace(self.settings, scope, None, self._who)
+        made.storm = self.storm
+        return made
 
     def __str__(self) -> str:
         if self.scope is None:

@@ -120,6 +120,6 @@ def params_references(value: Any, inputs: Inputs) -> Any:
         return {key: params_references(item, inputs) for key, item in value.items()}
     if isinstance(value, list):
         return [params_references(item, inputs) for item in value]
-    if not isinstance(value, str) or not value.startswith("/") or len(value) >= 4096:
+    if not isinstance(value, str) or not value.startswith("/") or not 1 < len(value) < 4096:
         return value
     return inputs.refer(value, data=True)[0] if value in inputs.known or Path(value).exists() else value
