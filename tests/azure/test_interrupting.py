@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -25,22 +22,14 @@ def project(cloud: Cloud, pico_model: Path, tmp_path: Path) -> JobProject:
     return made
 
 
-def signal_job(job: Any, number: int) -> None:
-    for pid in job.processes.pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, number)
-
-
-def held(project: JobProject) -> Any:
-    """Wait until there is a job that runs, and stop its processes; return it."""
+def following(project: JobProject, terminal: Terminal) -> Any:
+    """Wait until a job is followed that runs; return it."""
     until = time.monotonic() + 300
-    while time.monotonic() < until:
-        for job in project.jobs():
-            if job.status == "Running" and job.processes is not None and job.processes.pids:
-                signal_job(job, signal.SIGSTOP)
-                return job
-        time.sleep(0.02)
-    raise AssertionError("no job runs")
+    while time.monotonic() < until and not any(each.status == "Running" for each in project.jobs()):
+        time.sleep(0.05)
+    (job,) = project.jobs()
+    terminal.wait_for(f"running in {job.name}")
+    return job
 
 
 def open_terminal(project: JobProject) -> Terminal:
@@ -49,10 +38,10 @@ def open_terminal(project: JobProject) -> Terminal:
 
 
 def test_on_a_terminal_ctrl_c_asks_whether_the_job_goes_on_and_does_what_is_answered(project: JobProject) -> None:
+    project.cloud.jobs.gate.clear()
     # Enter: it goes on.
     with open_terminal(project) as terminal:
-        job = held(project)
-        terminal.wait_for(f"job {job.name}: running")
+        job = following(project, terminal)
         terminal.press(Terminal.CTRL_C)
         terminal.wait_for("End it now? [y/N] ")
         assert "Run the same command again to come back to it." in " ".join(terminal.shown.split())
@@ -63,7 +52,7 @@ def test_on_a_terminal_ctrl_c_asks_whether_the_job_goes_on_and_does_what_is_answ
 
     # The same command comes back to it; Ctrl-C twice is no wish to end it, either.
     with open_terminal(project) as terminal:
-        terminal.wait_for(f"job {job.name}: running")
+        assert following(project, terminal) is job
         terminal.press(Terminal.CTRL_C)
         terminal.wait_for("End it now? [y/N] ")
         terminal.press(Terminal.CTRL_C)
@@ -74,7 +63,7 @@ def test_on_a_terminal_ctrl_c_asks_whether_the_job_goes_on_and_does_what_is_answ
 
     # Nor is an impatient one, before anything was asked.
     with open_terminal(project) as terminal:
-        terminal.wait_for(f"job {job.name}: running")
+        assert following(project, terminal) is job
         terminal.press(Terminal.CTRL_C * 3)
         terminal.wait_for("End it now? [y/N] ")
         terminal.press("\n")
@@ -85,7 +74,7 @@ def test_on_a_terminal_ctrl_c_asks_whether_the_job_goes_on_and_does_what_is_answ
 
     # y: it is ended.
     with open_terminal(project) as terminal:
-        terminal.wait_for(f"job {job.name}: running")
+        assert following(project, terminal) is job
         terminal.press(Terminal.CTRL_C)
         terminal.wait_for("End it now? [y/N] ")
         terminal.press("y\n")
@@ -95,6 +84,7 @@ def test_on_a_terminal_ctrl_c_asks_whether_the_job_goes_on_and_does_what_is_answ
     assert job.status == "Canceled"
     assert project.cloud.jobs.submissions == [job.name]
 
+    project.cloud.jobs.gate.set()
     # What was cancelled is submitted again when it is wanted again.
     done = project.olivine("run", "workflow.json")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -102,9 +92,9 @@ def test_on_a_terminal_ctrl_c_asks_whether_the_job_goes_on_and_does_what_is_answ
 
 
 def test_if_the_service_does_not_take_the_wish_to_end_it_that_is_said(project: JobProject) -> None:
+    project.cloud.jobs.gate.clear()
     with open_terminal(project) as terminal:
-        job = held(project)
-        terminal.wait_for(f"job {job.name}: running")
+        job = following(project, terminal)
         terminal.press(Terminal.CTRL_C)
         terminal.wait_for("End it now? [y/N] ")
         project.cloud.faults.arm("status", "arm POST .*/cancel", times=100, status=403)

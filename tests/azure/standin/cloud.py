@@ -191,6 +191,7 @@ class Cloud:
         self.credential("key")
         self.tokens.lifetime = self.storage.sas_lifetime = 3600.0
         self.jobs.drop_outputs.clear()
+        self.jobs.gate.set()
         self.identity.refuse(0)
         for found in self.gaps().values():
             found.clear()

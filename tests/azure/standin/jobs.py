@@ -82,6 +82,7 @@ class Jobs:
         outputs: where each output asset lies.
         drop_outputs: names of outputs that get lost: the job completes, and they are empty.
         submissions: names in the order in which jobs were started.
+        gate: while it is closed, jobs go on running when they are done with their work.
     """
 
     def __init__(self, cloud: Cloud, folder: Path, image: Path) -> None:
@@ -91,6 +92,8 @@ class Jobs:
         self.outputs: dict[str, str] = {}
         self.drop_outputs: set[str] = set()
         self.submissions: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
         self._jobs: dict[tuple[str, str], Job] = {}
         self._lock = threading.Lock()
 
@@ -253,6 +256,8 @@ class Jobs:
             return
         job.become("Running")
         codes = self._processes(job, command, code)
+        while not self.gate.wait(0.05) and not job.cancelled.is_set():
+            pass
         if job.cancelled.is_set():
             return
         job.become("Finalizing")
