@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from olivine.planning.plan import Plan
 
 OPTUNA = Requirement("optuna", "search", ">=4.5,<6")
+NUMPY = Requirement("numpy", "search", "")
 
 
 def search_request(plan: Plan, store: Store, *, online: bool = True) -> SearchRequest:
@@ -113,7 +114,7 @@ def requirements(workflow: Workflow, plan: Plan) -> list[str]:
                 needed += [each for format_ in formats for each in measured.requires.get(format_, ())]
     strategy = workflow.engine.search_strategy
     if isinstance(strategy, SearchStrategy) and strategy.sampler != "sequential":
-        needed.append(OPTUNA)
+        needed.append(NUMPY if strategy.sampler == "gp" else OPTUNA)
     own = [each for step in plan.steps for each in step.requires]
     return sorted({*own, *specifiers(needed, plan.steps[0].host.device)})
 
