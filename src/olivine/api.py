@@ -130,7 +130,9 @@ def prepare(
     """
     from olivine.config import load
     from olivine.config.availability import refuse_unavailable
+    from olivine.models import hub_token
     from olivine.storage.fetching import Fetcher
+    from olivine.storage.vault import hub_token_of, with_vault_values
 
     if layout is not None:
         from olivine.engine.layouts import named
@@ -139,6 +141,8 @@ def prepare(
     source = dict(config) if isinstance(config, Mapping) else Path(config)
     loaded = load(source, overrides=overrides, dialect=dialect)
     refuse_unavailable(loaded)
+    loaded = with_vault_values(loaded, online=online)
+    hub_token.take_from(hub_token_of(loaded.workflow))
     store = Store(Path(loaded.workflow.engine.cache_dir))
     scripts = [Path(each).expanduser() for each in allow_scripts]
     fetcher = Fetcher(store, loaded.workflow.azureml_client, refresh, tell or (lambda text: None))

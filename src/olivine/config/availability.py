@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from olivine.config.placeholders import find_placeholders, is_placeholder
+from olivine.config.references import in_vault
 from olivine.config.schema import DataConfig, Evaluator, InputModel, MetricConfig, PassConfig, System, Workflow
 from olivine.errors import Problem, UnavailableError
 
@@ -118,6 +119,8 @@ def _address(address: str, path: str, kind: str) -> Iterator[Finding]:
     """Yield an address of a kind that nothing here fetches."""
     from olivine.storage.addresses import SCHEMES
 
+    if in_vault(address):
+        return  # what it is, is known when it is used
     scheme = address.partition("://")[0].lower()
     if "://" in address and scheme not in (*SCHEMES, "azureml"):
         yield Finding(

@@ -19,7 +19,13 @@ from olivine.config.parsing import KeyPath, lines_of, read
 from olivine.config.paths import make_absolute
 from olivine.config.placeholders import blamed, is_placeholder, validated
 from olivine.config.profiles import KINDS, profile, with_named_target
-from olivine.config.references import References, has_references
+from olivine.config.references import (
+    References,
+    broken_vault_references,
+    exposed_vault_references,
+    has_references,
+    vault_references,
+)
 from olivine.config.schema import SCHEMA_VERSION, MetricConfig, PassConfig, Workflow, gather
 from olivine.config.secrets import find_secrets
 from olivine.config.wording import nearest, sentences, suggestion
@@ -180,6 +186,7 @@ def load(
 def _resolve(workflow: Workflow, places: Places) -> Workflow:
     """Put in what the workflow takes from the environment."""
     values = workflow.model_dump(exclude_unset=True)
+    _check_vaults(values, places)
     if not has_references(values):
         return workflow
     references = References()
@@ -207,6 +214,39 @@ def _resolve(workflow: Workflow, places: Places) -> Workflow:
     if problems:
         raise ConfigError(problems)
     return validated(Workflow, values)
+
+
+def _check_vaults(values: Any, places: Places) -> None:
+    """Say which references to key vaults cannot be followed."""
+    problems = [
+        Problem(
+            f"`{path[-1]}` does not say which secret of a key vault is meant",
+            places.locate(path),
+            remedy="write ${keyvault:VAULT/SECRET}; names of secrets have letters, digits and hyphens",
+        )
+        for path in broken_vault_references(values)
+    ]
+    problems += [
+        Problem(
+            f"the value of {reference} would be sent to an address that the configuration says",
+            places.locate(path),
+            "whoever wrote the configuration could read what is secret here",
+            "put the whole address into the key vault",
+        )
+        for path, reference in exposed_vault_references(values)
+    ]
+    client = values.get("azureml_client")
+    problems += [
+        Problem(
+            f"{reference} cannot stand in azureml_client",
+            places.locate(path),
+            "it says who asks the key vault",
+            "take it from the environment: ${env:NAME}",
+        )
+        for path, reference in vault_references(client, ("azureml_client",))
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _numbers(dotted: str) -> list[str | int]:

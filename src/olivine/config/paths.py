@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from olivine.config.placeholders import is_placeholder
+from olivine.config.references import in_vault
 from olivine.config.schema import AzureMLClient, DataConfig, InputModel, System, Workflow
 
 FILE_FORMATS = frozenset({"json", "jsonl", "csv", "parquet", "text"})
@@ -26,7 +27,7 @@ def make_absolute(workflow: Workflow, base: Path, *, olive: bool) -> Workflow:
     out = here if olive else base
 
     def input_path(text: str) -> str:
-        if is_placeholder(text) or "://" in text:
+        if is_placeholder(text) or "://" in text or in_vault(text):
             return text
         path = _expanded(text)
         if not olive or _exists(base / path) or not _exists(here / path):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from olivine.errors import ModelError, UnavailableError
+from olivine.models import hub_token
 from olivine.store.disk import bad_name
 
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -102,6 +103,7 @@ def fetch(model_path: str, revision: str | None = None, *, code: bool = False) -
     from olivine.models.hub_facts import http_error
 
     asked, local = _asked(model_path, revision), _otherwise(model_path)
+    token = hub_token.token()
 
     def download() -> str:
         return huggingface_hub.snapshot_download(  # type: ignore[no-any-return]
@@ -109,6 +111,7 @@ def fetch(model_path: str, revision: str | None = None, *, code: bool = False) -
             revision=revision,
             allow_patterns=[*PATTERNS, *(CODE_PATTERNS if code else ())],
             ignore_patterns=list(_LEFT_OUT),
+            token=token,
         )
 
     unreachable = http_error()

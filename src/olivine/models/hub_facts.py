@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from olivine.errors import Location, ModelError
+from olivine.models import hub_token
 from olivine.models.checkpoint import CONFIG, HEADER_LIMIT, INDEX, SINGLE, Checkpoint, TensorInfo, tensors_of
 from olivine.passes.base import Format
 
@@ -140,7 +141,7 @@ class _Asking:
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
         url = hf_hub_url(self.model_id, name, revision=self.revision)
-        headers = build_hf_headers() | {"range": f"bytes={start}-{start + size - 1}"}
+        headers = build_hf_headers(token=hub_token.token()) | {"range": f"bytes={start}-{start + size - 1}"}
         left = self.until - time.monotonic()
         if left <= 0:
             raise Unknown("the hub takes too long")

@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from olivine.config.schema import AzureMLClient
 from olivine.errors import ConfigError, OlivineError, PlanError, UnavailableError
-from olivine.redaction import redact, remember
+from olivine.redaction import HIDDEN, redact, remember
 from olivine.storage.addresses import WorkspaceName
 from olivine.storage.credentials import credential
 from olivine.storage.storms import Storm, retries
@@ -318,11 +318,12 @@ class Workspace:
             return ClientSecretCredential(given.tenant_id, given.client_id, given.client_secret)
         return self.credential
 
-    def secret(self, vault: str, name: str) -> str:
+    def secret(self, vault: str, name: str, shown: str = HIDDEN) -> str:
         """Return a secret of a key vault. It is taken out of everything that is shown or written from now on.
 
         Args:
             vault: its name, or its address.
+            shown: what stands in its place then.
 
         Raises:
             PlanError: there is none of that name.
@@ -338,7 +339,7 @@ class Workspace:
         with self.calling(f"reading the secret {name} of the key vault {vault}"):
             client = SecretClient(vault_url(vault, self.settings), self.credential, **self.patiently())
             value = client.get_secret(name).value or ""
-        remember(value)
+        remember(value, shown)
         return value
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
+from olivine.config.schema import HubToken
 from olivine.errors import StepError
 from olivine.hardware.machine import this_machine
 from olivine.hardware.memory import killed_for_memory, memory_limit_bytes
@@ -30,7 +31,11 @@ if TYPE_CHECKING:
 
 def runner(site: Site) -> Runner:
     """Return a runner whose workers run on this machine."""
-    return LocalRunner(site.log, give_token=bool(site.system.hf_token))
+    if isinstance(site.system.hf_token, HubToken):
+        from olivine.storage.vault import hub_token_of
+
+        return LocalRunner(site.log, token=hub_token_of(site.workflow))
+    return LocalRunner(site.log, give_token=site.system.hf_token)
 
 
 class _Ended(Exception):
@@ -47,6 +52,7 @@ class LocalRunner(Runner):
     Args:
         log: file, or an open text stream, for everything that workers and their libraries print, without secrets.
         give_token: whether workers may see the Hugging Face token of this environment.
+        token: reads the token from elsewhere; workers of Steps that read the hub have it then, and no others.
         environment: variables that workers get besides.
         python: the interpreter that they run in.
     """
@@ -56,11 +62,14 @@ class LocalRunner(Runner):
         log: Path | TextIO,
         *,
         give_token: bool = False,
+        token: Callable[[], str] | None = None,
         environment: Mapping[str, str] | None = None,
         python: str = sys.executable,
     ) -> None:
         self._log = log
         self._give_token = give_token
+        self._token = token
+        self._has_token = False
         self._environment = dict(environment or {})
         self._python = python
         self._worker: subprocess.Popen[str] | None = None
@@ -68,9 +77,10 @@ class LocalRunner(Runner):
 
     def run(self, request: StepRequest, report: Report, *, fresh: bool = False) -> StepAnswer:
         """See :meth:`Runner.run`."""
-        if fresh:
+        hub = self._token is not None and request.hub
+        if fresh or hub != self._has_token:
             self.close()
-        worker = self.start()
+        worker = self.start(hub=hub)
         watch = MemoryWatch(worker.pid, request.max_memory)
         hang = HangWatch(worker.pid, request.hang_timeout) if request.hang_timeout is not None else None
         time = TimeLimit(worker.pid, request.timeout) if request.timeout is not None else None
@@ -126,13 +136,22 @@ class LocalRunner(Runner):
             report(kind, message)
         raise _Ended(worker.wait(), peak)
 
-    def start(self) -> subprocess.Popen[str]:
-        """Return the worker, a new one if there is none or it has ended."""
+    def start(self, *, hub: bool = False) -> subprocess.Popen[str]:
+        """Return the worker, a new one if there is none or it has ended; with the token read from elsewhere if ``hub``.
+
+        Raises:
+            OlivineError: that token cannot be read.
+        """
         if self._worker is not None and self._worker.poll() is None:
             return self._worker
         if isinstance(self._log, Path):
             self._log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._worker = self._spawn(environment_for_child(hub_token=self._give_token) | self._environment)
+        environment = environment_for_child(hub_token=self._give_token) | self._environment
+        if hub and self._token is not None:
+            environment["HF_TOKEN"] = self._token()
+            environment.pop("HF_HUB_DISABLE_IMPLICIT_TOKEN", None)
+        self._has_token = hub
+        self._worker = self._spawn(environment)
         assert self._worker.stderr is not None
         self._pump = threading.Thread(target=_write_log, args=(self._worker.stderr, self._log), daemon=True)
         self._pump.start()

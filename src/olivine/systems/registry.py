@@ -46,7 +46,8 @@ def site_of(name: str, workflow: Workflow, log: Path, cache: Path) -> Site:
     """Return the site of the system called ``name``; on this machine Steps share what its systems allow."""
     if name != HERE:
         return Site(name, workflow.systems[name], workflow, log, cache)
-    token = any(each.hf_token for each in workflow.systems.values() if each.type == "LocalSystem")
+    tokens = [each.hf_token for each in workflow.systems.values() if each.type == "LocalSystem" and each.hf_token]
+    token = next((each for each in tokens if each is not True), bool(tokens))
     return Site(HERE, System(hf_token=token), workflow, log, cache)
 
 

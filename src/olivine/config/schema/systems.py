@@ -66,7 +66,7 @@ SystemType = Literal["LocalSystem", "AzureML", "Docker", "PythonEnvironment", "I
 
 
 class HubToken(Node):
-    """Where a job finds the Hugging Face token. The token itself is never in a configuration."""
+    """Where the Hugging Face token is found. The token itself is never in a configuration."""
 
     key_vault: str | None = None
     """Key vault that holds it; default: ``keyvault_name`` of the workspace."""
@@ -94,8 +94,9 @@ class System(Node):
     more_accelerators: list[Accelerator] | None = None
     """Further processors or execution providers, each for a model of its own; not available yet."""
     hf_token: bool | HubToken = False
-    """Whether Steps may use the Hugging Face token of this environment. AzureML: jobs read it from a key vault, and
-    ``true`` means the secret ``hf-token`` in ``keyvault_name`` of the workspace, or in the workspace's own vault."""
+    """Whether Steps may use the Hugging Face token of this environment, or the key vault that it is read from, by your
+    identity. AzureML: jobs read it from a key vault, by theirs, and ``true`` means the secret ``hf-token`` in
+    ``keyvault_name`` of the workspace, or in the workspace's own vault."""
 
     aml_compute: str | None = None
     """AzureML: the compute."""
@@ -158,8 +159,8 @@ class System(Node):
         for key in sorted(self.model_fields_set - SYSTEM_KEYS["all"] - SYSTEM_KEYS[self.type]):
             if getattr(self, key) is not None:
                 raise PydanticCustomError("value_error", "", {"error": f"a {self.type} has no `{key}`"})
-        if self.type != "AzureML" and not isinstance(self.hf_token, bool):
-            error = f"a key vault is for AzureML; for a {self.type} set HF_TOKEN, and hf_token: true"
+        if self.type not in ("AzureML", "LocalSystem") and not isinstance(self.hf_token, bool):
+            error = f"a key vault is for AzureML and LocalSystem; for a {self.type} set HF_TOKEN, and hf_token: true"
             raise PydanticCustomError("value_error", "", {"error": error})
         return self
 
