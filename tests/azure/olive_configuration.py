@@ -1,7 +1,7 @@
-"""The configuration of a user of Olive 0.6 that trains in the cloud, with names of the stand-in.
+"""The configuration of a user of Olive 0.6 that trains in the cloud, with names of the stand-in, and shorter texts.
 
-Only what the stand-in cannot have differs from it: there is no GPU here, so accelerators and execution providers are
-those of a CPU, and the text is shorter.
+It asks for a GPU and CUDA, as it does in the cloud. The stand-in's machines have none: its jobs say so, and train on
+the processor.
 """
 
 from __future__ import annotations
@@ -56,7 +56,12 @@ def mlflow_folder(checkpoint: Path, folder: Path, layout: Literal["hftransformer
 
 
 def configuration(
-    cloud: Cloud, *, host: Literal["aml", "azure_arc"] = "aml", data_workspace: str = "one", datastore: str = "training"
+    cloud: Cloud,
+    *,
+    host: Literal["aml", "azure_arc"] = "aml",
+    data_workspace: str = "one",
+    datastore: str = "training",
+    provider: str = "CUDAExecutionProvider",
 ) -> dict[str, Any]:
     """Return the configuration; the training data is ``train_data.json`` of that datastore of that workspace."""
     docker = {"base_image": "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04", "conda_file_path": "conda.yaml"}
@@ -97,7 +102,7 @@ def configuration(
             "aml": {
                 "type": "AzureML",
                 "config": {
-                    "accelerators": ["cpu"],
+                    "accelerators": ["gpu"],
                     "hf_token": True,
                     "aml_compute": "cpu-cluster",
                     "aml_docker_config": docker,
@@ -105,7 +110,7 @@ def configuration(
             },
             "azure_arc": {
                 "type": "AzureML",
-                "config": {"accelerators": ["cpu"], "aml_compute": "arc", "aml_docker_config": docker},
+                "config": {"accelerators": ["gpu"], "aml_compute": "arc", "aml_docker_config": docker},
             },
         },
         "input_model": {
@@ -152,7 +157,7 @@ def configuration(
             "host": host,
             "target": host,
             "search_strategy": False,
-            "execution_providers": ["CPUExecutionProvider"],
+            "execution_providers": [provider],
             "cache_dir": "cache",
             "output_dir": "models",
         },

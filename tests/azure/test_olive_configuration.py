@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import threading
 from pathlib import Path
+from typing import Any
 
-import psutil
 import pytest
 import yaml
+from canary import CANARY, Watch, where_in
 from cloud_project import CloudProject
 from olive_configuration import CONDA, REGISTERED, configuration, mlflow_folder, rows
 from standin.cloud import VAULT, Cloud
 
-CANARY = "hf_CANARYbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
 PROMPT = "<|user|>\nwhat does the cat do on the mat?<|end|>\n<|assistant|>\n"
 
 
@@ -34,52 +32,8 @@ def project(registered: Cloud, cloud: Cloud, tmp_path: Path) -> CloudProject:
     return made
 
 
-def where_in(folder: Path, text: str) -> list[str]:
-    """Return the files below ``folder`` in which ``text`` is."""
-    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    return [str(path) for path in files if text.encode() in path.read_bytes()]
-
-
-class Watch(threading.Thread):
-    """Looks into the environments of all processes of the cloud's jobs while it is entered.
-
-    Attributes:
-        holders: command lines of those that had the text in theirs; ``others``: of those that had not.
-    """
-
-    def __init__(self, cloud: Cloud, text: str) -> None:
-        super().__init__(daemon=True)
-        self.cloud = cloud
-        self.text = text
-        self.holders: set[str] = set()
-        self.others: set[str] = set()
-        self.over = threading.Event()
-
-    def run(self) -> None:
-        while not self.over.wait(0.02):
-            for job in self.cloud.jobs.all():
-                for pid in job.processes.pids if job.processes is not None else []:
-                    with contextlib.suppress(psutil.Error):
-                        first = psutil.Process(pid)
-                        for process in (first, *first.children(recursive=True)):
-                            self.look(process)
-
-    def look(self, process: psutil.Process) -> None:
-        with contextlib.suppress(psutil.Error):
-            found = self.holders if self.text in process.environ().values() else self.others
-            found.add(" ".join(process.cmdline()))
-
-    def __enter__(self) -> Watch:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self.join()
-
-
-def run_and_ask(project: CloudProject) -> None:
-    """Run the project's workflow, and ask the model that it has made."""
+def run_and_ask(project: CloudProject) -> str:
+    """Run the project's workflow, ask the model that it has made, and return what the run has said."""
     done = project.olivine("run", "workflow.json")
     assert done.returncode == 0, done.stdout + done.stderr
     status = json.loads((project.folder / "models" / "status.json").read_text())
@@ -87,21 +41,36 @@ def run_and_ask(project: CloudProject) -> None:
     answer = project.olivine("generate", "models", "--prompt", PROMPT)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip()
+    return done.stdout
 
 
 @pytest.mark.parametrize(
-    ("host", "data_workspace", "credential"),
-    [("aml", "one", "key"), ("azure_arc", "two", "identity")],
-    ids=["compute of the workspace, keys", "Arc, data in a second workspace, identities"],
+    ("host", "data_workspace", "credential", "provider"),
+    [
+        ("aml", "one", "key", "CUDAExecutionProvider"),
+        ("azure_arc", "two", "identity", "CUDAExecutionProvider"),
+        ("aml", "two", "sas", "CPUExecutionProvider"),
+    ],
+    ids=[
+        "compute of the workspace, keys, for CUDA",
+        "Arc, data in a second workspace, identities, for CUDA",
+        "compute of the workspace, data in a second workspace, SAS, for a processor",
+    ],
 )
 def test_it_runs_as_a_job_and_what_it_made_answers(
-    project: CloudProject, cloud: Cloud, host: str, data_workspace: str, credential: str
+    project: CloudProject, cloud: Cloud, host: Any, data_workspace: str, credential: str, provider: str
 ) -> None:
     cloud.credential(credential)
     cloud.put_data(data_workspace, "training", "train_data.json", rows())
-    project.write(configuration(cloud, host=host, data_workspace=data_workspace))
+    project.write(configuration(cloud, host=host, data_workspace=data_workspace, provider=provider))
     before = len(cloud.jobs.submissions)
-    run_and_ask(project)
+    said = " ".join(run_and_ask(project).split())
+    # The stand-in's machines have no GPU: nothing is kept quiet, and nothing is claimed that was not seen.
+    assert "the compute shows no GPU" in said
+    untried = "" if provider == "CPUExecutionProvider" else provider
+    assert json.loads((project.folder / "models" / "status.json").read_text()).get("untried", "") == untried
+    assert ("tried no: the machine that made it has no CUDAExecutionProvider" in said) == bool(untried)
+    assert ("has not run there yet" in (project.folder / "models" / "model_card.md").read_text()) == bool(untried)
     (name,) = cloud.jobs.submissions[before:]
     job = cloud.jobs.find(cloud.workspaces["one"], name)
     assert job.status == "Completed"

@@ -117,6 +117,7 @@ def _ls(arguments: argparse.Namespace) -> int:
                 "type": each.manifest.step.get("type", ""),
                 "format": each.manifest.format,
                 "size_bytes": each.size,
+                "away": each.away or None,
                 "created": each.manifest.created,
                 "last_used": store.last_used(each.digest),
                 "path": str(each.path),
@@ -138,7 +139,7 @@ def _ls(arguments: argparse.Namespace) -> int:
                 str(step.get("name", "")),
                 str(step.get("type", "")),
                 each.manifest.format,
-                size_in_words(each.size),
+                size_in_words(each.size) + (" away" if each.away else ""),
                 shown_age(now - each.manifest.created),
                 shown_age(now - store.last_used(each.digest)),
             )
@@ -146,7 +147,12 @@ def _ls(arguments: argparse.Namespace) -> int:
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     for row in table:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"\n{_counted(len(artifacts))}, {size_in_words(sum(each.size for each in artifacts))} in {store.root}")
+    here = sum(each.size for each in artifacts if not each.away)
+    print(f"\n{_counted(len(artifacts))}, {size_in_words(here)} in {store.root}")
+    away = [each for each in artifacts if each.away]
+    if away:
+        size = size_in_words(sum(each.size for each in away))
+        print(f"away: {_counted(len(away))}, {size} that jobs have left in a cloud")
     return 0
 
 
@@ -231,13 +237,17 @@ def _verify(arguments: argparse.Namespace) -> int:
                 remedy="`olivine cache ls` lists them",
             )
     problems = [problem for digest in digests for problem in store.verify(digest)]
+    away = len({each.digest for each in store.artifacts() if each.away} & set(digests))
     if arguments.json:
-        print(json.dumps({"checked": len(digests), "problems": problems}, indent=2, ensure_ascii=False))
+        content = {"checked": len(digests) - away, "away": away, "problems": problems}
+        print(json.dumps(content, indent=2, ensure_ascii=False))
     elif problems:
         print("\n".join(problems))
         print(f"\n{len(problems)} faults in {_counted(len(digests))}. The next run that needs one makes it again.")
     else:
-        print(f"{_counted(len(digests))}: every file matches its digest")
+        print(f"{_counted(len(digests) - away)}: every file matches its digest")
+    if away and not arguments.json:
+        print(f"{_counted(away)} not looked at: jobs have left the files in a cloud; they are compared when they come")
     return EXIT_FAILED if problems else EXIT_OK
 
 

@@ -247,6 +247,8 @@ def closing(data: dict[str, Any]) -> list[str]:
             text += f"   (input model {number(before)})"
         rows.append((key, text))
     rows.append(("time", duration(data["seconds"])))
+    if data["untried"]:
+        rows.append(("tried", f"no: the machine that made it has no {data['untried']}"))
     width = max(len(key) for key, _ in rows)
     lines = [f"{key:<{width}}  {value}" for key, value in rows]
     goals = [Verdict.from_json(each) for each in data["goals"]]

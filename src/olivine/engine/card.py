@@ -73,7 +73,14 @@ def model_card(plan: Plan, result: Result, artifacts: Mapping[str, Artifact], in
         "",
     ]
     if result.format == "genai":
-        lines += ["## How to use it", "", "```", 'olivine generate . --prompt "..."', "```", ""]
+        on = f" --execution-provider {result.untried}" if result.untried else ""
+        lines += ["## How to use it", "", "```", f'olivine generate . --prompt "..."{on}', "```", ""]
+        if result.untried:
+            lines += [
+                f"**It was built for {_escape(result.untried)} and has not run there yet**: the machine that made it "
+                "has none. Try it, and measure it (`olivine evaluate`), on one that has.",
+                "",
+            ]
     return "\n".join(lines)
 
 

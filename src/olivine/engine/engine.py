@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from olivine.engine.away import bring, may_stay, settle
 from olivine.engine.output import publish_final
 from olivine.engine.record import keep_record, make_record
 from olivine.engine.result import Result, StepResult
@@ -100,6 +101,7 @@ class Run:
         self.tracker: Tracker | None = None
         self.others: Sequence[tuple[Mapping[str, Any], Artifact | None]] = ()
         self.record: dict[str, Any] = {}
+        self.settled = False
         self.shared: SharedStore | None = None
         if (shared := plan.workflow.engine.shared_cache) is not None:
             from olivine.store.shared import shared_store
@@ -157,6 +159,10 @@ class Run:
         if planned.digest in self.artifacts and planned.name in {each.name for each in self.results}:
             return  # it was done together with an earlier one
         artifact = self.store.find(planned.digest)
+        if artifact is not None and artifact.away and not self.settled:
+            self.settled = True
+            settle(self)
+            artifact = self.store.find(planned.digest)
         for warning in self.store.warnings:
             self.emit("note", planned.name, text=warning)
         self.store.warnings.clear()
@@ -232,8 +238,10 @@ class Run:
 
     def commit(self, planned: PlannedStep, staging: Staging, answer: StepAnswer) -> Artifact:
         """Put what a worker left in ``staging`` into the Store."""
+        from olivine.store.artifact import FileEntry
+
         is_pass = planned.step.kind == "pass"
-        if is_pass and not any(staging.path.iterdir()):
+        if is_pass and not answer.away and not any(staging.path.iterdir()):
             raise StepError(
                 f"{planned.name} ended well but made no files", where=planned.where, why="the pass is at fault"
             )
@@ -249,6 +257,8 @@ class Run:
             history=answer.history,
             seconds=answer.seconds,
             peak_memory=answer.peak_memory,
+            away=answer.away,
+            files=[FileEntry(each["path"], each["size"], each["sha256"], 0) for each in answer.files],
         )
         self.put_shared(planned, artifact)
         return artifact
@@ -288,8 +298,9 @@ class Run:
                 self.done(step, self.commit(step, stagings[request.digest], answer), cached=False)
 
             requests = [self.request(each, stagings[each.digest]) for each in waiting]
+            stay = {each.digest for each in waiting if may_stay(self, each)}
             try:
-                self.runner(first.system).run_together(requests, report, deliver)
+                self.runner(first.system).run_together(requests, report, deliver, stay)
             except StepError as error:
                 failed = next((each for each in waiting if each.name == self.current), first)
                 error.placed(failed.where)
@@ -369,7 +380,7 @@ class Run:
         if source.path is not None:
             found = source.path
         elif source.step is not None:
-            found = self.artifacts[source.step].path
+            found = self.here(source.step).path
         elif source.address is not None:
             if source.address not in self.fetched:
                 from olivine.storage.fetching import Fetcher
@@ -392,6 +403,13 @@ class Run:
             found = self.fetched[source.hub]
         return found / source.subfolder if source.subfolder else found
 
+    def here(self, digest: str) -> Artifact:
+        """Return a result of this run with its files in the Store."""
+        artifact = self.artifacts[digest]
+        if artifact.away:
+            artifact = self.artifacts[digest] = bring(self, artifact)
+        return artifact
+
     # The end --------------------------------------------------------------------------------------------------------
 
     def publish(self) -> Result:
@@ -402,7 +420,8 @@ class Run:
             if evaluation is not None:
                 metrics[which] = self.measured(evaluation)
         goals = self.judge()
-        final = self.artifacts[self.plan.final.step] if self.plan.final.step is not None else None
+        final = self.here(self.plan.final.step) if self.plan.final.step is not None else None
+        others = [(trial, bring(self, each) if each is not None and each.away else each) for trial, each in self.others]
         size = sum(entry.size for entry in final.manifest.files) if final is not None else 0
         result = Result(
             output_dir=self.plan.output_dir,
@@ -415,18 +434,24 @@ class Run:
             model_dir=self.plan.model_dir,
             goals=goals,
             search=self.search,
+            untried=self.untried(final, metrics),
         )
         record = self.keep(result.state, size=size, goals=goals)
         try:
-            changed = publish_final(
-                self.plan, result, final, self.artifacts, record, self.input_model(), others=self.others
-            )
+            changed = publish_final(self.plan, result, final, self.artifacts, record, self.input_model(), others=others)
         except OlivineError as error:
             raise error.placed(self.plan.output_where) from None
         self.emit("published", output_dir=str(self.plan.output_dir), changed=changed)
         if final is not None and result.state == "succeeded":
             self.register(final)
         return result
+
+    def untried(self, final: Artifact | None, metrics: Mapping[str, Any]) -> str:
+        """Return the execution provider that the final model has not run on, though it was built for it."""
+        if final is None or "final" in metrics or final.manifest.attributes.get("tried") is not False:
+            return ""
+        provider = next(step.target.execution_provider for step in reversed(self.plan.passes))
+        return "" if provider == "CPUExecutionProvider" else provider
 
     def register(self, final: Artifact) -> None:
         """Make the final model an asset of a workspace, if that is asked for."""

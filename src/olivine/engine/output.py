@@ -79,6 +79,8 @@ def publish_final(
         identity["goals"] = [verdict.as_json() for verdict in result.goals]
     if result.search is not None:
         identity["search"] = result.search
+    if result.untried:
+        identity["untried"] = result.untried
     old: OldOutput | None = None
     if plan.layout is not None:
         from olivine.engine.layouts import old_output

@@ -48,6 +48,8 @@ class Result:
         model_dir: the folder of the model's files, where it is not ``output_dir`` itself.
         goals: the verdict on each goal; empty if there are none.
         search: what the search found that chose the model (see docs/architecture.md); ``None`` without one.
+        untried: the execution provider that the model was built for, if it has not run there: the machine that built it
+            has none.
     """
 
     output_dir: Path
@@ -60,6 +62,7 @@ class Result:
     model_dir: Path | None = None
     goals: tuple[Verdict, ...] = ()
     search: dict[str, Any] | None = None
+    untried: str = ""
 
     @property
     def state(self) -> str:
@@ -95,4 +98,5 @@ class Result:
             "state": self.state,
             "goals": [verdict.as_json() for verdict in self.goals],
             "search": self.search,
+            "untried": self.untried,
         }

@@ -6,6 +6,9 @@ On disk an artifact is a folder::
     manifest.sha256   the digest of manifest.json, as `sha256sum --check` reads it
     files/            what the Step made, read-only
     used              an empty file whose time is that of the last use
+
+Where a cloud made it and nobody here needed it yet, ``files/`` is empty, and the manifest says where they are
+(``away``).
 """
 
 from __future__ import annotations
@@ -70,6 +73,7 @@ class Manifest:
         history: rows over time.
         olivine: the version that made it.
         schema_version: of this record.
+        away: address of the folder with the files, where they are not here; empty if they are.
     """
 
     digest: str
@@ -85,6 +89,7 @@ class Manifest:
     history: Sequence[Mapping[str, Any]]
     olivine: str
     schema_version: int = SCHEMA_VERSION
+    away: str = ""
 
     @cached_property
     def content_digest(self) -> str:
@@ -100,6 +105,8 @@ class Manifest:
         """Return the manifest as a JSON object."""
         content = {field.name: getattr(self, field.name) for field in fields(self)}
         content["files"] = [[entry.path, entry.size, entry.sha256, entry.mtime_ns] for entry in self.files]
+        if not self.away:
+            del content["away"]
         return content
 
     @classmethod
@@ -145,6 +152,11 @@ class Artifact:
     def size(self) -> int:
         """Bytes of all files."""
         return self.manifest.size
+
+    @property
+    def away(self) -> str:
+        """Address of the folder with the files, where they are not in the Store; empty if they are."""
+        return self.manifest.away
 
 
 def read_manifest(folder: str, digest: str) -> Manifest:
@@ -199,13 +211,14 @@ def manifest_files(manifest: Manifest) -> dict[str, bytes]:
 def check_files(folder: str, manifest: Manifest) -> None:
     """Check that every file is there and unchanged, as far as its size and times tell; hash it if they differ.
 
+    Of files that are elsewhere nothing is known here; whoever fetches them compares them with the manifest.
     The time of a file that turns out to be unchanged (a Store that was copied) is set back, so that it is hashed once.
 
     Raises:
         Damaged: with the first file that differs.
         OSError: a file cannot be read.
     """
-    for entry in manifest.files:
+    for entry in manifest.files if not manifest.away else ():
         path = f"{folder}/{FILES}/{entry.path}"
         status = file_status(path, entry)
         if status.st_mtime_ns == entry.mtime_ns:

@@ -69,7 +69,7 @@ class SharedStore:
             return None
         try:
             manifest = self._manifest(digest)
-            if manifest is None:
+            if manifest is None or manifest.away:
                 return None
             with store.stage(digest) as staging:
                 for entry in manifest.files:
@@ -89,7 +89,7 @@ class SharedStore:
 
     def put(self, artifact: Artifact) -> bool:
         """Put an artifact there if that is allowed and there is no sound one. Return whether it was put."""
-        if not self.writable or self._gone:
+        if not self.writable or self._gone or artifact.away:
             return False
         digest = artifact.digest
         try:

@@ -7,6 +7,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,16 @@ class Staging:
         history: Sequence[Mapping[str, Any]] = (),
         seconds: float = 0.0,
         peak_memory: int = 0,
+        away: str = "",
+        files: Sequence[FileEntry] = (),
     ) -> Artifact:
         """Make what is in :attr:`path` the artifact, whole, and read-only.
 
         Files are synced before the folder is renamed into place, so that neither a kill nor a power cut can leave a
         part. If another process has committed the same digest meanwhile, its artifact is returned and this one goes.
+
+        Args:
+            away: address of the folder where ``files`` are, if they are not in :attr:`path`.
 
         Raises:
             StoreError: the disk is full, or there is something in the folder that is no file.
@@ -62,7 +68,7 @@ class Staging:
                 format=str(format),
                 step=redacted(dict(step)),
                 inputs=redacted(dict(inputs)),
-                files=self._seal(),
+                files=tuple(files) if away else self._seal(),
                 created=time.time(),
                 seconds=seconds,
                 peak_memory_bytes=peak_memory,
@@ -70,18 +76,21 @@ class Staging:
                 attributes=redacted(dict(attributes or {})),
                 history=redacted(tuple(history)),
                 olivine=__version__,
+                away=away,
             )
             return self._appear(manifest)
 
     def adopt(self, manifest: Manifest) -> Artifact:
-        """Make what is in :attr:`path`, which another Store's ``manifest`` describes, the artifact.
+        """Make what is in :attr:`path`, which ``manifest`` describes, the artifact: of another Store, or of an artifact
+        whose files were away.
 
         Raises:
             Damaged: a file has not the size or the content that the manifest says, or is not in it, or is missing.
             StoreError: the disk is full.
         """
         with disk_errors(self._folder):
-            there = {entry.path: entry for entry in self._seal()}
+            sealed = self._seal()
+            there = {entry.path: entry for entry in sealed}
             for entry in manifest.files:
                 found = there.pop(entry.path, None)
                 if found is None:
@@ -92,7 +101,7 @@ class Staging:
                     raise Damaged(f"the content of {entry.path} is not what its manifest says")
             if there:
                 raise Damaged(f"{next(iter(there))} is not in its manifest")
-            return self._appear(manifest)
+            return self._appear(replace(manifest, files=sealed, away=""))
 
     def _appear(self, manifest: Manifest) -> Artifact:
         """Write the manifest beside the files, sealed before, and put the folder into its place."""

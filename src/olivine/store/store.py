@@ -212,6 +212,8 @@ class Store:
                 manifest = read_manifest(folder, digest)
             except Damaged as damage:
                 return [str(damage)]
+            if manifest.away:
+                return []  # for who fetches them
             for entry in manifest.files:
                 path = os.path.join(folder, FILES, entry.path)
                 try:
@@ -362,9 +364,11 @@ class Store:
                 if error.errno == errno.EACCES and not os.path.lexists(target):
                     raise
                 present = self.find(digest)
-                if present is not None:
+                if present is not None and (manifest.away or not present.away):
                     return present
-                if self._condemned(target):
+                if present is not None:
+                    self._discard(target)  # its files were elsewhere, and have come now
+                elif self._condemned(target):
                     time.sleep(0.01)  # it goes, or is spared, in a moment
                 else:
                     attempts -= 1
@@ -376,6 +380,21 @@ class Store:
             why="something that is no sound artifact is there and cannot be moved aside",
             remedy="remove that folder",
         )
+
+    def forget_away(self, digest: str) -> None:
+        """Forget an artifact whose files are elsewhere; one with its files here stays. The caller holds its lock."""
+        folder = self.places.artifact(digest)
+        with contextlib.suppress(Damaged, FileNotFoundError):
+            if read_manifest(folder, digest).away:
+                self._discard(folder)
+
+    def _discard(self, folder: str) -> None:
+        """Remove an artifact at once, by one rename; whoever has found it has read its manifest already."""
+        self.places.make("staging")
+        aside = self.places.new_staging()
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(folder, aside)
+        remove_tree(aside)
 
     # Collecting -----------------------------------------------------------------------------------------------------
 

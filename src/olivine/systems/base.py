@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -119,6 +119,8 @@ class StepAnswer:
     Attributes:
         peak_memory: peak resident memory of the worker while the Step ran, in bytes.
         seconds: wall time of the Step.
+        away: address of the folder with the Step's files, if they stay there.
+        files: then their paths, sizes and digests (``path``, ``size``, ``sha256``).
     """
 
     metrics: dict[str, Any]
@@ -126,6 +128,8 @@ class StepAnswer:
     history: list[dict[str, float]]
     peak_memory: int
     seconds: float
+    away: str = ""
+    files: list[dict[str, Any]] = field(default_factory=list)
 
 
 Report = Callable[[str, dict[str, Any]], None]
@@ -147,7 +151,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 Deliver = Callable[[StepRequest, StepAnswer], None]
-"""Receives each Step's answer when its files are in ``output``."""
+"""Receives each Step's answer when its files are in ``output``, or stay away."""
 
 
 class Runner(ABC):
@@ -183,7 +187,11 @@ class Runner(ABC):
         """
 
     def run_together(
-        self, requests: Sequence[StepRequest], report: Callable[[StepRequest], Report], deliver: Deliver
+        self,
+        requests: Sequence[StepRequest],
+        report: Callable[[StepRequest], Report],
+        deliver: Deliver,
+        stay: Collection[str] = (),
     ) -> None:
         """Run several Steps, of which later ones may use the results of earlier ones.
 
@@ -191,6 +199,7 @@ class Runner(ABC):
             requests: in their order.
             report: gives what receives a Step's reports.
             deliver: called for each Step that is done, also if a later one fails.
+            stay: digests of Steps whose files nobody needs here: a runner elsewhere leaves them there.
 
         Raises:
             OlivineError: a Step failed.
@@ -210,6 +219,26 @@ class Runner(ABC):
             Interrupted: the user stopped waiting.
         """
         raise NotImplementedError(f"{type(self).__name__} takes no whole searches")
+
+    def holds(self, away: str) -> bool:
+        """Return whether the files that a Step has left at an address are still there.
+
+        Raises:
+            UnavailableError: nobody can be asked.
+        """
+        raise NotImplementedError
+
+    def fetch(self, away: str, files: Sequence[Mapping[str, Any]], folder: Path, report: Report) -> None:
+        """Fetch files that a Step has left at an address, each compared with its digest.
+
+        Args:
+            files: each with ``path``, ``size`` and ``sha256``.
+            folder: an existing, empty folder for them.
+
+        Raises:
+            OlivineError: they are not there any more, or do not come.
+        """
+        raise NotImplementedError
 
     def abort(self) -> None:
         """End the Step that is running, which hangs, from another thread: :meth:`run` then raises.

@@ -1,6 +1,7 @@
 """What a container image is to the stand-in: an environment with the libraries, and without Olivine.
 
-A job has to bring Olivine itself, as it has to in the cloud; the copy under test is not on its path.
+A job has to bring Olivine itself, as it has to in the cloud; the copy under test is not on its path. Images for GPUs
+have other distributions of ONNX Runtime, with the same modules; this one goes by their names too, and has no GPU.
 """
 
 from __future__ import annotations
@@ -9,7 +10,11 @@ import os
 import subprocess
 import sys
 import sysconfig
+from importlib import metadata
 from pathlib import Path
+
+FOR_GPU = {"onnxruntime": "onnxruntime-gpu", "onnxruntime-genai": "onnxruntime-genai-cuda"}
+"""What a distribution for GPUs is called beside the one for processors."""
 
 
 def build_image(folder: Path) -> Path:
@@ -19,6 +24,11 @@ def build_image(folder: Path) -> Path:
     for entry in Path(sysconfig.get_path("purelib")).iterdir():
         if "olivine" not in entry.name.lower():
             (libraries / entry.name).symlink_to(entry)
+    for name, other in FOR_GPU.items():
+        version = metadata.version(name)
+        described = libraries / f"{other.replace('-', '_')}-{version}.dist-info"
+        described.mkdir()
+        (described / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {other}\nVersion: {version}\n")
     return folder
 
 

@@ -294,7 +294,7 @@ def _try(params: ModelBuilderParams, context: RunContext, folder: Path) -> bool:
         context.note(f"the result was not tried: with {' and '.join(left_out)} it is no model to generate with")
         return False
     if not can_run(provider):
-        context.note(f"the result was not tried: {provider} is not on this machine")
+        context.note(f"the result was not tried: the machine that made it has no {provider}")
         return False
     try_result(context, params.precision, folder)
     return True

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MARK = "olivine-event: "
 """What lines of the log begin with that are events."""
 ANSWER = "answer.json"
+NO_GPU = "the compute shows no GPU (no NVIDIA driver answers), so what should run on one runs on its processor"
 PROGRESS_S = 1.0
 """Seconds between two reports of progress."""
 
@@ -74,6 +75,7 @@ class Job:
         self.token: str | None = None
         self.told = 0.0
         self.telling = threading.Lock()
+        self.looked = False
         self.fetching = threading.Lock()
         self.asking = threading.Lock()
 
@@ -97,6 +99,7 @@ class Job:
             self.made[digest] = home / "files"
             return
         self.tell(step, "started", {})
+        self.look_for_gpu(step)
         try:
             for name in ("output", "checkpoint"):
                 (self.scratch / name / digest).mkdir(parents=True, exist_ok=True)
@@ -131,6 +134,16 @@ class Job:
             log="",
             shared=str(self.scratch / "shared"),
         )
+
+    def look_for_gpu(self, step: dict[str, Any]) -> None:
+        """Say once if the GPU that the system is said to have is not there: then Steps run on the processor."""
+        from olivine.hardware.machine import this_machine
+
+        if self.looked or step["host"]["device"] != "gpu":
+            return
+        self.looked = True
+        if not this_machine().gpus:
+            self.tell(step, "note", {"text": NO_GPU})
 
     def runner(self, hub: bool) -> Any:
         """Return the worker's runner; only one whose Steps read the hub is given the token."""

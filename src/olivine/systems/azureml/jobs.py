@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from olivine.systems.azureml import calling
 from olivine.systems.azureml.following import ENDED, Following, Hear, in_words, state_of
 from olivine.systems.azureml.in_job import ANSWER
 from olivine.systems.azureml.job import Token, Work, job_name, work_of, write_job
-from olivine.systems.azureml.places import Places, names_of
+from olivine.systems.azureml.places import Places, long_address, names_of
 from olivine.systems.azureml.records import JobRecord, Records, now
 from olivine.systems.azureml.references import Inputs
 from olivine.systems.base import (
@@ -62,6 +62,7 @@ class AzureMLRunner(Runner):
         self.told: Callable[[str], None] = lambda text: None
         self.following: Following | None = None
         self.seen: dict[str, str] = {}
+        self.stay: Collection[str] = ()
         self._workspace: Workspace | None = None
         self._places: Places | None = None
 
@@ -74,9 +75,14 @@ class AzureMLRunner(Runner):
         return answers[0]
 
     def run_together(
-        self, requests: Sequence[StepRequest], report: Callable[[StepRequest], Report], deliver: Deliver
+        self,
+        requests: Sequence[StepRequest],
+        report: Callable[[StepRequest], Report],
+        deliver: Deliver,
+        stay: Collection[str] = (),
     ) -> None:
         """See :meth:`Runner.run_together`."""
+        self.stay = stay
         remaining = list(requests)
         while remaining:
             first = report(remaining[0])
@@ -97,6 +103,31 @@ class AzureMLRunner(Runner):
 
         self.told = lambda text: hear("note", {"text": text})
         return search(self, request, hear)
+
+    def holds(self, away: str) -> bool:
+        """See :meth:`Runner.holds`: the answer, which is put there last, is beside the files."""
+        return self.places.folder(away.rstrip("/").removesuffix("/files") + "/").find(ANSWER) is not None
+
+    def fetch(self, away: str, files: Sequence[Mapping[str, Any]], folder: Path, report: Report) -> None:
+        """See :meth:`Runner.fetch`."""
+        from olivine.storage.transfer import Patience, download
+
+        found = self.places.folder(away)
+        total, done = sum(each["size"] for each in files), 0
+
+        def came(count: int) -> None:
+            nonlocal done
+            done += count
+            report("progress", _idle("fetching the result") | {"done": done, "total": total, "unit": "B"})
+
+        for each in files:
+            download(
+                found.file(each["path"]),
+                within(folder, each["path"]),
+                sha256=each["sha256"],
+                patience=Patience(told=lambda text: report("note", {"text": text})),
+                on_bytes=came,
+            )
 
     def abort(self) -> None:
         """See :meth:`Runner.abort`: the job is cancelled."""
@@ -322,9 +353,7 @@ class AzureMLRunner(Runner):
         return self.seen[record.name]
 
     def bring_home(self, record: JobRecord, request: StepRequest, ended: str, report: Report, deliver: Deliver) -> None:
-        """Fetch what a job has left of a Step, compare each file with its digest, and hand it over."""
-        from olivine.storage.transfer import Patience, download
-
+        """Hand over what a job has left of a Step: its files fetched, unless nobody needs them here."""
         answer = self.answer(record, request.digest)
         if answer is None:
             raise self.without_result(record, request.name, ended)
@@ -337,25 +366,13 @@ class AzureMLRunner(Runner):
             failed.problems = (first, *others)
             failed.args = ("\n".join(str(problem) for problem in failed.problems),)
             raise failed
-        files = answer["files"]
-        total = sum(each["size"] for each in files)
-        folder = self.places.folder(f"{record.results}steps/{request.digest}/files/")
-        done = 0
-
-        def came(count: int) -> None:
-            nonlocal done
-            done += count
-            report("progress", _idle("fetching the result") | {"done": done, "total": total, "unit": "B"})
-
+        away, files = long_address(record.step_address(request.digest) + "/", self.workspace), answer["files"]
         for each in files:
-            target = within(Path(request.output), each["path"])
-            download(
-                folder.file(each["path"]),
-                target,
-                sha256=each["sha256"],
-                patience=Patience(told=lambda text: report("note", {"text": text})),
-                on_bytes=came,
-            )
+            within(Path(request.output), each["path"])
+        if request.digest in self.stay:
+            deliver(request, StepAnswer(**answer["answer"] | {"away": away, "files": files}))
+            return
+        self.fetch(away, files, Path(request.output), report)
         deliver(request, StepAnswer(**answer["answer"]))
 
     def answer(self, record: JobRecord, digest: str) -> dict[str, Any] | None:

@@ -66,6 +66,8 @@ class Places:
         found = Store(self.cache).find(digest)
         if found is None:
             raise PlanError(f"the result of the Step {digest} is gone", remedy="run the same command again")
+        if found.away:
+            return JobInput(found.away)  # of a job in another workspace, or of records that are gone
         return self._local(found.path)
 
     def left_by_job(self, digest: str) -> str | None:
@@ -150,7 +152,7 @@ class Places:
         if owner is self.workspace:
             return JobInput(f"azureml:{found.name}:{found.version}", kind)
         # A job reads assets of its own workspace only, but datastores of any.
-        return JobInput(_long(str(found.path), owner), "uri_folder" if kind.endswith("model") else kind)
+        return JobInput(long_address(str(found.path), owner), "uri_folder" if kind.endswith("model") else kind)
 
     def _output(self, address: AzureAddress, data: bool) -> JobInput:
         below = address.path
@@ -163,9 +165,9 @@ class Places:
             output = (getattr(job, "outputs", None) or {}).get(address.output)
             path = getattr(output, "path", None)
             if path and "${{" not in str(path):
-                return JobInput(_long(str(path).rstrip("/") + "/" + below, owner), kind)
+                return JobInput(long_address(str(path).rstrip("/") + "/" + below, owner), kind)
             if owner is not self.workspace:
-                return JobInput(_long(f"azureml://datastores/workspaceblobstore/paths/{home}", owner), kind)
+                return JobInput(long_address(f"azureml://datastores/workspaceblobstore/paths/{home}", owner), kind)
         return JobInput(f"azureml://datastores/workspaceblobstore/paths/{home}", kind)
 
     def look(self, place: str, *, data: bool) -> str:
@@ -240,7 +242,7 @@ def names_of(workspace: Workspace) -> tuple[str, str, str]:
     return scope.subscription_id, scope.resource_group, scope.name
 
 
-def _long(address: str, owner: Workspace) -> str:
+def long_address(address: str, owner: Workspace) -> str:
     """Return the address of something in a datastore with its workspace."""
     found = parse(address)
     if isinstance(found, AzureAddress) and found.kind == "datastore" and found.workspace is None:
