@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from olivine.errors import UnavailableError
+from olivine.models import hub_token
 from olivine.redaction import redact
 from olivine.storage.addresses import UrlAddress
 from olivine.storage.remote import Entry, matching, split_pattern
@@ -48,6 +49,8 @@ def open_filesystem(address: UrlAddress, **options: Any) -> Any:
         UnavailableError: its library is not installed, or cannot be set up.
     """
     scheme = address.scheme
+    if scheme == "hf" and (token := hub_token.token()) is not None:
+        options = {"token": token} | options
     try:
         import fsspec
     except ModuleNotFoundError:
@@ -81,14 +84,16 @@ def find(address: UrlAddress, **options: Any) -> list[Entry]:
             if not pattern:
                 known = system.info(folder)
                 if known.get("type") == "file":
-                    return [Entry(folder.rpartition("/")[2], SystemFile(system, folder, address), facts_of(known))]
+                    facts = facts_of({**known, **digests_of(system, folder, address)})
+                    return [Entry(folder.rpartition("/")[2], SystemFile(system, folder, address), facts)]
             listed: Mapping[str, Any] = system.find(folder, detail=True)
-        wanted = matching(pattern) if pattern else None
-        entries = []
-        for full, known in sorted(listed.items()):
-            name = full[len(folder.rstrip("/")) :].lstrip("/")
-            if name and (wanted is None or wanted.fullmatch(name)):
-                entries.append(Entry(name, SystemFile(system, full, address), facts_of(known)))
+            wanted = matching(pattern) if pattern else None
+            entries = []
+            for full, known in sorted(listed.items()):
+                name = full[len(folder.rstrip("/")) :].lstrip("/")
+                if name and (wanted is None or wanted.fullmatch(name)):
+                    facts = facts_of({**known, **digests_of(system, full, address)})
+                    entries.append(Entry(name, SystemFile(system, full, address), facts))
         if not entries:
             raise Absent("no file lies there" if not pattern else "no file there matches it")
         return entries
@@ -141,6 +146,26 @@ class SystemFile:
     def _same(self, facts: Facts) -> None:
         if facts.version is not None and self.look().version != facts.version:
             raise Changed("it was changed meanwhile")
+
+
+def digests_of(system: Any, path: str, address: UrlAddress) -> dict[str, Any]:
+    """Return the digests that an origin knows of a file and a listing does not show, in the words of Google's storage.
+
+    S3 has a SHA-256 where whoever uploaded asked for it, or has put it into the metadata. Its ETag is the MD5 of an
+    object that came in one piece, unless a key of the user's encrypts it.
+    """
+    if address.scheme not in ("s3", "s3a"):
+        return {}
+    bucket, key, _ = system.split_path(path)
+    known = system.call_s3("head_object", Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+    found: dict[str, Any] = {"metadata": known.get("Metadata") or {}}
+    if known.get("ChecksumType") == "FULL_OBJECT" and known.get("ChecksumSHA256"):
+        found["metadata"] = {"sha256": base64.b64decode(known["ChecksumSHA256"]).hex()}
+    tag = str(known.get("ETag", "")).strip('"')
+    keyed = known.get("SSECustomerAlgorithm") or known.get("ServerSideEncryption") not in (None, "AES256")
+    if not keyed and re.fullmatch(r"[0-9a-f]{32}", tag):
+        found["md5Hash"] = base64.b64encode(bytes.fromhex(tag)).decode()
+    return found
 
 
 def facts_of(known: Mapping[str, Any]) -> Facts:
