@@ -16,6 +16,7 @@ from store_making import DIGEST, STEP, put_into
 
 from olivine.errors import StoreError
 from olivine.store import Store, digest_file
+from olivine.store.artifact import Damaged, FileEntry
 
 
 def flip_a_byte(path: Path, *, keep_time: bool) -> None:
@@ -291,3 +292,35 @@ def test_a_damaged_artifact_in_a_read_only_store_is_reported_and_not_used(store,
     reader = Store(store.root)
     assert reader.find(DIGEST) is None
     assert "is not used" in reader.warnings[0]
+
+
+AWAY = "azureml://datastores/store/paths/steps/x/files/"
+
+
+def test_an_artifact_whose_files_are_elsewhere_is_found_until_it_is_forgotten_or_they_come(store, tmp_path) -> None:
+    content = b"weights" * 100
+    (tmp_path / "copy").write_bytes(content)
+    entry = FileEntry("model.onnx", len(content), digest_file(tmp_path / "copy"), 0)
+    with store.stage(DIGEST) as staging:
+        staging.commit(format="hf", step=STEP, inputs={}, away=AWAY, files=[entry])
+    found = Store(store.root).find(DIGEST)
+    assert found is not None
+    assert (found.away, found.size, list(found.path.iterdir())) == (AWAY, len(content), [])
+    assert store.verify() == []
+    with store.stage(DIGEST) as staging:
+        (staging.path / "model.onnx").write_bytes(content[::-1])
+        with pytest.raises(Damaged, match="content"):
+            staging.adopt(found.manifest)
+    assert store.find(DIGEST).away == AWAY
+    with store.stage(DIGEST) as staging:
+        (staging.path / "model.onnx").write_bytes(content)
+        staging.adopt(found.manifest)
+    came = store.find(DIGEST)
+    assert (came.away, (came.path / "model.onnx").read_bytes()) == ("", content)
+    assert came.manifest.content_digest == found.manifest.content_digest
+    store.forget_away(DIGEST)
+    assert store.find(DIGEST) is not None, "its files are here"
+    with store.stage("ab" * 16) as staging:
+        staging.commit(format="hf", step=STEP, inputs={}, away=AWAY, files=[entry])
+    store.forget_away("ab" * 16)
+    assert store.find("ab" * 16) is None

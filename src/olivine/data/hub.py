@@ -12,6 +12,7 @@ from typing import Any
 
 from olivine.config.schema import DataConfig
 from olivine.errors import DataError, Location, UnavailableError
+from olivine.models import hub_token
 from olivine.models.hub import cache_folder, is_offline, patiently, remove_damaged
 from olivine.telemetry import switch_off_telemetry
 
@@ -74,7 +75,7 @@ def commit_of(config: DataConfig) -> str:
     unreachable = http_error()
     try:
         return patiently(
-            lambda: str(HfApi().dataset_info(name, revision=config.revision, timeout=30).sha),
+            lambda: str(HfApi(token=hub_token.token()).dataset_info(name, revision=config.revision, timeout=30).sha),
             passing=(unreachable, OSError),
             final=(errors.RepositoryNotFoundError, errors.RevisionNotFoundError),
         )
@@ -116,7 +117,12 @@ def load_hub_data(config: DataConfig, split: str, *, commit: str | None = None) 
 
     def prepared() -> Any:
         builder = datasets.load_dataset_builder(
-            name, config.subset, data_dir=config.data_dir, data_files=config.data_files, revision=commit
+            name,
+            config.subset,
+            data_dir=config.data_dir,
+            data_files=config.data_files,
+            revision=commit,
+            token=hub_token.token(),
         )
         if commit is not None and builder.hash != commit:  # datasets takes what it has built of another one
             raise ConnectionError(f"the hub does not answer, and this machine has only the commit {builder.hash}")
