@@ -34,7 +34,9 @@ check: lint types test
 # Known weaknesses of what is installed, as the package index knows them; one that does not answer is a failure.
 audit: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
-	$(BIN)/python -m pip_audit --local --skip-editable --strict --desc off
+	$(BIN)/python -m pip_audit --local --skip-editable --strict --desc off || { \
+		echo "audit: not passed. Weaknesses are listed above; where it says 'could not be audited' or nothing answers,"; \
+		echo "audit: nobody was asked about the packages: run it where pypi.org can be reached."; exit 1; }
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Olivine needs Python 3.11 or later; give it as PYTHON=...")'

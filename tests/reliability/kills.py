@@ -58,5 +58,5 @@ def drive(folder: Path, base: Path, count: int, seed: int) -> Counter[str]:
             seen[f"WRONG results: {', '.join(differing)}"] += 1
         seen["WRONG leftovers of a finished run"] += bool(example.leftovers())
         shutil.rmtree(example.folder)
-        print(f"{seen['kills']} kills", file=sys.stderr, flush=True)
+        print(f"{seen['kills']} kills: {dict(seen)}", file=sys.stderr, flush=True)
     return seen

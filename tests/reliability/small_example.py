@@ -48,7 +48,7 @@ PAPERS = frozenset(
     }
 )
 """What tells of a run, with its times, and so differs from run to run."""
-LONGEST_S = 600.0
+LONGEST_S = 1800.0
 
 
 class Example:
@@ -188,7 +188,7 @@ def kill(process: subprocess.Popen[str], whom: str) -> bool:
     process.wait(timeout=LONGEST_S)
     for each in workers:  # an orphan ends by itself: its standard input has ended
         with contextlib.suppress(psutil.NoSuchProcess):
-            each.wait(timeout=60)
+            each.wait(timeout=600)
     return True
 
 

@@ -472,3 +472,56 @@ def test_what_lies_in_the_current_folder_is_not_imported(
     )
     assert not trap.sprung.exists()
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("num_hidden_layers", 10**12),
+        ("num_hidden_layers", "x"),
+        ("num_hidden_layers", [1]),
+        ("num_attention_heads", 0),
+        ("num_key_value_heads", "x"),
+        ("hidden_size", True),
+        ("quantization_config", 7),
+        ("quantization_config", {"quant_method": ["gptq"]}),
+        ("architectures", 5),
+        ("text_config", {"num_hidden_layers": 10**12}),
+    ],
+)
+def test_counts_that_are_none_are_an_error_of_the_model(model: Path, key: str, value: Any) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {key: value}))
+    with pytest.raises(ModelError, match=r"in config\.json is .* and must be"):
+        read_checkpoint(model)
+
+
+def test_counts_for_every_layer_are_right(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"num_key_value_heads": [2, 2], "head_dim": None}))
+    assert read_checkpoint(model).config["num_key_value_heads"] == [2, 2]
+
+
+def test_a_template_cannot_make_texts_as_long_as_it_likes() -> None:
+    from olivine.data.templates import Template, _parse
+
+    assert isinstance(_parse("text_template", "{text:>80.20}"), Template)
+    with pytest.raises(ConfigError, match="makes every text as long as that"):
+        _parse("text_template", "{text:>9999999999}")
+
+
+@pytest.mark.parametrize("name", ["../../../evil.onnx", "/tmp/evil.onnx", "a/b.onnx", "genai_config.json", 5])
+def test_a_graph_is_written_into_the_result_only(tmp_path: Path, model: Path, name: Any) -> None:
+    passes = {"b": {"type": "ModelBuilder", "precision": "int4", "extra_options": {"filename": name}}}
+    done = plan(tmp_path, {"input_model": {"model_path": "model"}, "passes": passes})
+    assert done.returncode == 2, done.stdout
+    assert "the graph cannot be called" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "text", ["data_configs.\u00b2.x=1", "x=2026-13-45", "a=[[[[[[", ".".join("a" * 5000) + "=1", "engine=&a [*a]"]
+)
+def test_what_is_set_on_the_command_line_is_an_error_or_not_but_no_defect(tmp_path: Path, text: str) -> None:
+    (tmp_path / "w.json").write_text('{"input_model": {"model_path": "m"}, "data_configs": [{"name": "d"}]}')
+    with pytest.raises(ConfigError):
+        load(tmp_path / "w.json", overrides=[text])

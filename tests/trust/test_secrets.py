@@ -121,7 +121,12 @@ def test_a_failing_step_shows_no_secret_in_its_traceback(
         {
             "input_model": {"model_path": "base"},
             "passes": {
-                "b": {"type": "ModelBuilder", "precision": "fp32", "extra_options": {"filename": "x/${env:PLAIN_NAME}"}}
+                # A name that is too long for a file system.
+                "b": {
+                    "type": "ModelBuilder",
+                    "precision": "fp32",
+                    "extra_options": {"filename": f"{'y' * 250}${{env:PLAIN_NAME}}.onnx"},
+                }
             },
             "engine": {"cache_dir": "cache", "output_dir": "out"},
         }

@@ -159,7 +159,9 @@ def _guarded(module: ModuleType, arguments: argparse.Namespace, *, debug: bool) 
         # Whoever read our output has gone (`olivine plan ... | head`): nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
-    except Exception as error:
+    except BaseException as error:  # what native libraries throw is no Exception
+        if isinstance(error, SystemExit | GeneratorExit):
+            raise
         if debug:
             import traceback
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from olivine.config.parsing import parse_value
+from olivine.config.parsing import DEEPEST, parse_value
 from olivine.config.wording import nearest
 from olivine.errors import ConfigError, Location
 
@@ -32,6 +32,8 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
         except ValueError:
             value = text
         *parents, last = path.strip().split(".")
+        if len(parents) >= DEEPEST:
+            raise ConfigError(f"the path has {len(parents) + 1} parts", where=where, remedy="shorten the path")
         _check_pass(raw, parents, overrides, where)
         node: Any = raw
         for part in parents:

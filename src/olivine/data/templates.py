@@ -7,6 +7,7 @@ A template is a ``str.format`` template whose names are columns; they may contai
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,9 @@ from olivine.config.schema import DataConfig
 from olivine.data.formats import Row, kind
 from olivine.data.sources import nearest
 from olivine.errors import ConfigError, DataError, Location, Problem
+
+_DIGITS = 4
+"""Of a width or a precision in a template; a longer one is there to fill memory."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,10 @@ def parse_template(template: str) -> Template:
                 )
             if "{" in (specification or "") or '"' in name or "'" in name or "\n" in name:
                 raise ConfigError(f"the placeholder {{{name}}} cannot be read", remedy=doubled)
+            if any(len(number) > _DIGITS for number in re.findall(r"\d+", specification or "")):
+                raise ConfigError(
+                    f"the placeholder {{{name}:{specification}}} makes every text as long as that", remedy=doubled
+                )
             if conversion not in _CONVERT:
                 raise ConfigError(f"!{conversion} is no conversion in {{{name}}}", remedy="use !s, !r or !a")
             parts.append((literal, (name, specification or "", conversion)))

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from olivine.errors import Location, ModelError
+from olivine.models.config_facts import check_config
 from olivine.models.external_data import check_external_data
 from olivine.passes.base import Format
 from olivine.store.disk import bad_name
@@ -182,7 +183,7 @@ def detect_format(path: Path) -> Format:
     graphs = any(path.glob("*.onnx"))
     weights = any(any(path.glob(each)) for each in ("*.safetensors", "pytorch_model*"))
     if (path / CONFIG).is_file() and (weights or not graphs):
-        quantised = _read_json(path / CONFIG).get("quantization_config")
+        quantised = _read_config(path).get("quantization_config")
         return Format.HF_QUANTIZED if quantised else Format.HF
     if graphs:  # exporters leave the configuration of the checkpoint beside them
         return Format.ONNX
@@ -212,7 +213,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         for file in files:
             if file.suffix == ".onnx":
                 check_external_data(file)
-        config = _read_json(path / CONFIG) if (path / CONFIG).is_file() else {}
+        config = _read_config(path) if (path / CONFIG).is_file() else {}
         return Checkpoint(path, format, config, files=files)
     if format is Format.PEFT:
         config = _read_json(path / ADAPTER_CONFIG)
@@ -230,7 +231,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             )
         found = read_checkpoint(inner)
         return Checkpoint(path, format, found.config, found.tensors, model_files(path))
-    config = _read_json(path / CONFIG)
+    config = _read_config(path)
     return Checkpoint(path, format, config, _weights(path), model_files(path))
 
 
@@ -518,6 +519,12 @@ def _check_inside(path: Path, folder: Path | None) -> None:
             why="a model from elsewhere could so have files of this machine copied into its result",
             remedy="if it is yours, put a copy there",
         )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    config = _read_json(path / CONFIG)
+    check_config(config, path / CONFIG)
+    return config
 
 
 def _read_json(file: Path) -> dict[str, Any]:

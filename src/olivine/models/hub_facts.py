@@ -20,6 +20,7 @@ from typing import Any
 from olivine.errors import Location, ModelError
 from olivine.models import hub_token
 from olivine.models.checkpoint import CONFIG, HEADER_LIMIT, INDEX, SINGLE, Checkpoint, TensorInfo, tensors_of
+from olivine.models.config_facts import check_config
 from olivine.passes.base import Format
 
 PATIENCE_S = 4.0
@@ -117,6 +118,7 @@ class _Asking:
         names = sorted(set(json.loads(index)["weight_map"].values())) if index else [SINGLE]
         if not isinstance(config, dict) or len(names) > MOST_FILES:
             raise ValueError
+        check_config(config, Path(CONFIG))
         with ThreadPoolExecutor(8) as pool:
             parts = list(pool.map(self.header, names))
         tensors = {name: tensor for part in parts for name, tensor in part.items()}

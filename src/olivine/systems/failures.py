@@ -51,7 +51,11 @@ _TABLE: tuple[_Known, ...] = (
         memory=True,
     ),
     _Known(
-        lambda error: _errno(errno.ENOSPC, errno.EDQUOT, errno.EFBIG)(error) or _says("no space left on device")(error),
+        # torch's writer of archives tells only that less was written than it gave.
+        lambda error: (
+            _errno(errno.ENOSPC, errno.EDQUOT, errno.EFBIG)(error)
+            or _says("no space left on device", "] . unexpected pos ", "pytorchstreamwriter failed writing")(error)
+        ),
         "the disk is full",
         "{step} could not write its result",
         "make room (olivine cache gc removes what no run has used for long), or set engine.cache_dir to another disk",

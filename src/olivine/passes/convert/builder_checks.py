@@ -14,6 +14,7 @@ from olivine.passes.convert.builder_arguments import OPTION_OF_PARAMETER, RESERV
 from olivine.passes.convert.builder_facts import builder_facts, builder_options
 from olivine.passes.convert.builder_params import MIXED, QUANTISED, ModelBuilderParams
 from olivine.passes.convert.mixed_facts import widths
+from olivine.store.disk import bad_name
 
 VALID: dict[str, tuple[str, ...]] = {
     "cpu": ("fp32", "int8", "int4"),
@@ -49,6 +50,20 @@ def check_build(params: ModelBuilderParams, context: PlanContext) -> list[Proble
         *_check_qdq(params, context),
         *_check_op_types(params),
         *_check_options(params),
+        *_check_file_name(params.extra_options.get("filename")),
+    ]
+
+
+def _check_file_name(name: object) -> list[Problem]:
+    """Refuse a graph that would be written elsewhere than into the result, or over another file of it."""
+    if name is None or (isinstance(name, str) and name.endswith(".onnx") and "/" not in name and not bad_name(name)):
+        return []
+    return [
+        Problem(
+            f"the graph cannot be called {name!r}",
+            Location(path="extra_options.filename"),
+            remedy="give a plain name that ends in .onnx, such as model.onnx",
+        )
     ]
 
 
