@@ -79,7 +79,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         """Look until told to end."""
-        while not self.over.wait(0.1):
+        while not self.over.wait(0.2):
             self.disk = max(self.disk, _bytes(self.folder))
             taken = 0
             with contextlib.suppress(psutil.Error):

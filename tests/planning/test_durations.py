@@ -65,12 +65,12 @@ def test_rates_alone_tell_the_time_and_earlier_runs_correct_it(tmp_path: Path) -
         ("Other", Effort(steps=1), 9.0),
     ]
     store = store_with(tmp_path / "a", *runs)  # twice as slow as measured; the second is too small to count
-    assert Durations(store, HERE).seconds(estimate, "LoRA") == pytest.approx(20)
+    assert Durations(store, HERE).seconds(estimate, "LoRA") == pytest.approx(20, rel=0.05)
 
 
 def test_earlier_runs_alone_tell_the_time(tmp_path: Path) -> None:
     store = store_with(tmp_path, ("LoRA", Effort(products=5e11), 30.0))
-    assert Durations(store, HERE).seconds(Estimate(effort=Effort(products=1e12)), "LoRA") == pytest.approx(60)
+    assert Durations(store, HERE).seconds(Estimate(effort=Effort(products=1e12)), "LoRA") == pytest.approx(60, rel=0.05)
     assert Durations(store, HERE).seconds(Estimate(effort=Effort(products=1e12)), "QLoRA") is None
 
 

@@ -50,7 +50,8 @@ def test_what_was_committed_is_found_with_its_manifest(store, put) -> None:
     assert manifest.metrics == {"loss": 1.5}
     assert manifest.attributes == {"precision": "int4"}
     assert list(manifest.history) == [{"step": 1}]
-    assert (manifest.seconds, manifest.peak_memory_bytes, manifest.format) == (2.0, 9, "hf")
+    assert (manifest.peak_memory_bytes, manifest.format) == (9, "hf")
+    assert 2.0 < manifest.seconds < 60.0  # what the Step took, and putting its files away
     assert manifest.step == STEP
     assert found.size == 702
 

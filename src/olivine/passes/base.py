@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from olivine.config.schema import DataConfig
 from olivine.errors import Problem
 from olivine.passes.effort import Effort
-from olivine.passes.estimate import LIBRARIES, STARTING, DataSize, Estimate
+from olivine.passes.estimate import LIBRARIES, TRANSFORMERS, DataSize, Estimate
 
 
 class Format(StrEnum):
@@ -258,7 +258,7 @@ class Pass(ABC, Generic[ParamsT]):
         The default is that of a pass that loads the checkpoint once, and leaves one as large.
         """
         weights = context.model.weights
-        effort = STARTING + Effort(read=weights, written=weights)
+        effort = TRANSFORMERS + Effort(read=weights, written=weights)
         return Estimate({"loading": LIBRARIES + weights}, output=weights, effort=effort)
 
     @classmethod

@@ -18,10 +18,18 @@ BUILDER = 590 * MIB
 """The same with the model builder, onnx, numba and ONNX Runtime."""
 CHARACTERS_PER_TOKEN = 3.5
 """Of English text, a little too few, so that the tokens are not too few."""
-STARTING = Effort(steps=1.2e8)
-"""What it takes to start a worker and import the libraries."""
-BUILDING = Effort(steps=2.5e8)
-"""What it takes to import the model builder, to build a graph, and to compile the kernels that round."""
+STARTING = Effort(steps=2e7)
+"""What it takes to start a worker that needs numpy and compiled kernels, or ONNX Runtime, and no torch."""
+TORCH = Effort(steps=6e7)
+"""The same where torch is imported."""
+TRANSFORMERS = Effort(steps=8e7)
+"""The same where transformers loads a model."""
+TRAINER = Effort(steps=2e8)
+"""The same where transformers and peft train one."""
+BUILDING = Effort(steps=2e8)
+"""What it takes on top to import the model builder, and to build a graph."""
+DIGESTING = 6.0
+"""Bytes that would be copied in the time in which one byte is digested."""
 GRAPH = 600_000
 """Bytes of a graph without its weights."""
 
@@ -113,7 +121,7 @@ TRIED = 512 * MIB
 
 TILE = 12 * MIB
 """Bytes that a thread holds while it rounds a tile of a million weights."""
-ROUNDING = 160.0
+ROUNDING = 60.0
 """Bytes that would be copied in the time in which one core searches the scale of one weight."""
 
 
@@ -128,6 +136,20 @@ def threads_within(max_memory: int | None, fixed: int, each: int, cores: int) ->
     if max_memory is None:
         return cores
     return max(1, min(cores, (max_memory - fixed) // each))
+
+
+def in_words(max_memory: int) -> str:
+    """Return a budget as notes name it."""
+    amount = f"{max_memory / 1e9:.1f} GB" if max_memory >= 1e9 else f"{max_memory / 1e6:.0f} MB"
+    return f"to keep within engine.max_memory ({amount})"
+
+
+def told_of_threads(context: PlanContext, fixed: int, each: int) -> list[str]:
+    """Return the note that a budget leaves room for fewer threads, if it does; see :func:`threads_within`."""
+    threads = threads_within(context.max_memory, fixed, each, context.cores)
+    if threads == context.cores or context.max_memory is None:
+        return []
+    return [f"{threads} of {context.cores} threads round, {in_words(context.max_memory)}"]
 
 
 def estimate_rounding(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from olivine.evaluate.base import Workload
 from olivine.passes.base import Accelerator, Format, ModelFacts
 from olivine.passes.effort import Effort
-from olivine.passes.estimate import MIB, STARTING, Estimate
+from olivine.passes.estimate import MIB, STARTING, TRANSFORMERS, Estimate
 from olivine.planning.fit import cache_shape, whole
 
 CHECKPOINT_LIBRARIES = 420 * MIB
@@ -18,8 +18,12 @@ WITHOUT_MODEL = 90 * MIB
 """The same where no model is loaded."""
 CHUNK = 256
 """Tokens whose logits are there at once; see :mod:`olivine.models.text`."""
-PREFILL = 0.5
-"""Share of the rate of a large matrix product that reading a prompt reaches."""
+PREFILL, PREFILL_QUANTISED = 0.7, 0.5
+"""Share of the rate of a large matrix product that reading a prompt reaches, in floats and with quantised weights."""
+READ = 0.6
+"""Bytes that would be copied in the time in which one byte of weights is read for a token."""
+LOOKED_AT = 6.0
+"""Bytes that go through memory for each byte of logits that are looked at."""
 
 
 def estimate_evaluation(
@@ -79,13 +83,15 @@ def _effort(facts: ModelFacts, work: Sequence[Workload], held: int, width: int, 
     parameters = facts.parameters or facts.weights * 2
     tokens = sum(each.read for each in work)
     passes = sum(each.passes for each in work)
-    products = 2.0 * parameters * (tokens + passes) / PREFILL
+    is_graph = facts.format in (Format.GENAI, Format.ONNX)
+    products = 2.0 * parameters * (tokens + passes) / (PREFILL_QUANTISED if is_graph else PREFILL)
+    scored = sum(each.read for each in work if each.scored) * 4 * whole(facts.config, "vocab_size")
     layers = whole(facts.config, "num_hidden_layers") or 1
     half = width == 2
-    return STARTING + Effort(
+    return (STARTING if is_graph else TRANSFORMERS) + Effort(
         products=0.0 if half else products,
         half_products=products if half else 0.0,
-        moved=held * (2.0 + passes),
+        moved=held * (2.0 + READ * passes) + LOOKED_AT * scored,
         read=float(facts.weights),
         steps=passes * layers * 500.0,
         on_gpu=on_gpu,

@@ -17,6 +17,8 @@ from olivine.evaluate.goals import INPUT, goals_of
 from olivine.hardware.machine import Machine, this_machine
 from olivine.passes import registry as pass_registry
 from olivine.passes.base import Format, ModelFacts, PlanContext, Requirement
+from olivine.passes.effort import Effort
+from olivine.passes.estimate import DIGESTING
 from olivine.planning.data import data_references
 from olivine.planning.fit import fit_of
 from olivine.planning.input_model import InputModelPlanning
@@ -226,6 +228,10 @@ class Planner(InputModelPlanning, EvaluationPlanning):
             remote_code=self.trust,
         )
         estimate = pass_type.estimate(params, context, data) if sized else None
+        whole = None
+        if estimate is not None:
+            sealing = Effort(moved=DIGESTING * estimate.output)
+            whole = replace(estimate, output=estimate.output + facts.beside, effort=estimate.effort + sealing)
         self._add(
             name,
             step,
@@ -237,7 +243,7 @@ class Planner(InputModelPlanning, EvaluationPlanning):
             host=host,
             system=system,
             requires=requires,
-            estimate=replace(estimate, output=estimate.output + facts.beside) if estimate is not None else None,
+            estimate=whole,
             sound=usable,
             spreads=pass_type.spreads,
             timeout=config.timeout,

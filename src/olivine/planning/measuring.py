@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from olivine.config.profiles import KINDS
 from olivine.config.schema import DataConfig
 from olivine.errors import ConfigError, Location, OlivineError, Problem, UnavailableError
 from olivine.evaluate import registry as metric_registry
@@ -216,8 +217,8 @@ class EvaluationPlanning(DataPlanning):
                     f"the model is to be measured with {provider}, which is not installed here",
                     self.loaded.locate("engine.target"),
                     f"installed: {', '.join(self.providers) or 'no ONNX Runtime'}",
-                    "install olivine[gpu] or olivine[directml], choose another target, or measure nothing here: leave "
-                    "engine.evaluator out (--no-measure)",
+                    f"{_runtime_of(provider)}choose another target, or measure nothing here: leave engine.evaluator "
+                    "out (--no-measure)",
                 )
             )
         sources = {"model": model} | ({"base": base} if base else {}) | recordings
@@ -356,3 +357,9 @@ def _can_be_asked(graph: ModelFacts) -> bool:
     from olivine.models.onnx_text import has_tokenizer
 
     return graph.path is not None and has_tokenizer(graph.path)
+
+
+def _runtime_of(provider: str) -> str:
+    """Return how to get the ONNX Runtime of an execution provider, as the beginning of a remedy; empty if none can."""
+    extra = next((kind.extra for kind in KINDS.values() if kind.execution_provider == provider), "")
+    return f"install olivine[{extra}], " if extra else ""

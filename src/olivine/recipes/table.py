@@ -20,6 +20,7 @@ class Target:
         small: precision of ModelBuilder that is smallest and fastest there.
         full: precision that loses nothing worth naming.
         memory: its processor's memory, if the name says it.
+        name: what it was asked for as.
     """
 
     device: str
@@ -27,6 +28,7 @@ class Target:
     small: str
     full: str
     memory: str | None = None
+    name: str = "target"
 
 
 TARGETS: dict[str, Target] = {
@@ -93,8 +95,7 @@ def target(name: str) -> Target:
             remedy=f"choose among {', '.join(TARGETS)}, with a memory if you like: cpu-4gb, cuda-24gb "
             "(`olivine targets` lists them)",
         )
-    found = TARGETS[kind]
-    return found if known[1] is None else replace(found, memory=f"{known[1]}GiB")
+    return replace(TARGETS[kind], name=name.lower(), memory=f"{known[1]}GiB" if known[1] is not None else None)
 
 
 def passes(verb: str, format: str, model: str) -> tuple[str, ...]:

@@ -333,8 +333,8 @@ def _workflow(given: dict[str, Any], to: Target, output: str, cache: str) -> dic
     return {
         "version": 1,
         "input_model": given,
-        "systems": {"target": system},
-        "engine": {"target": "target", "cache_dir": cache, "output_dir": output},
+        "systems": {to.name: system},
+        "engine": {"target": to.name, "cache_dir": cache, "output_dir": output},
     }
 
 

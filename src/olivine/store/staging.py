@@ -54,7 +54,8 @@ class Staging:
         """Make what is in :attr:`path` the artifact, whole, and read-only.
 
         Files are synced before the folder is renamed into place, so that neither a kill nor a power cut can leave a
-        part. If another process has committed the same digest meanwhile, its artifact is returned and this one goes.
+        part; the time that it takes is added to ``seconds``. If another process has committed the same digest
+        meanwhile, its artifact is returned and this one goes.
 
         Args:
             away: address of the folder where ``files`` are, if they are not in :attr:`path`.
@@ -63,14 +64,16 @@ class Staging:
             StoreError: the disk is full, or there is something in the folder that is no file.
         """
         with disk_errors(self._folder):
+            started = time.monotonic()
+            sealed = tuple(files) if away else self._seal()
             manifest = Manifest(
                 digest=self._digest,
                 format=str(format),
                 step=redacted(dict(step)),
                 inputs=redacted(dict(inputs)),
-                files=tuple(files) if away else self._seal(),
+                files=sealed,
                 created=time.time(),
-                seconds=seconds,
+                seconds=seconds + time.monotonic() - started,
                 peak_memory_bytes=peak_memory,
                 metrics=redacted(dict(metrics or {})),
                 attributes=redacted(dict(attributes or {})),

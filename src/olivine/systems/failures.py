@@ -158,8 +158,8 @@ def beyond_limit(step: str, taken: int, limit: int, remedy: str = "") -> StepErr
     """Return the error for a worker that was stopped because it took more than ``limit`` bytes."""
     return StepError(
         Problem(
-            f"{step} was stopped: it took {taken / 1e9:.2f} GB of memory, and engine.max_memory allows "
-            f"{limit / 1e9:.2f} GB",
+            f"{step} was stopped: it took {gigabytes(taken)} of memory, and engine.max_memory allows "
+            f"{gigabytes(limit)}",
             None,
             "",
             f"allow more, or {remedy or _OUT_OF_MEMORY}",

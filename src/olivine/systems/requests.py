@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from olivine.config.sizes import memory_limit
 from olivine.hardware.machine import this_machine
+from olivine.hardware.memory import memory_limit_bytes
 from olivine.hardware.rates import rates_file
 from olivine.planning.plan import Plan, PlannedStep, Source
 from olivine.planning.resources import remedies
@@ -47,7 +48,7 @@ def step_request(
         shared=shared,
         identities=dict(planned.step.inputs) | {key: digest_json(value) for key, value in planned.step.data.items()},
         max_memory=memory_limit(plan.workflow.engine.max_memory),
-        remedy=_remedy(planned),
+        remedy=_remedy(planned, memory_limit(plan.workflow.engine.max_memory)),
         rates=str(rates_file(plan.cache_dir, this_machine())),
         hang_timeout=plan.workflow.engine.hang_timeout,
         timeout=planned.timeout or plan.workflow.engine.step_timeout,
@@ -58,11 +59,17 @@ def step_request(
     )
 
 
-def _remedy(planned: PlannedStep) -> str:
-    """Return what helps if memory runs out: what takes less than the estimate, which was too low then."""
+def _remedy(planned: PlannedStep, limit: int | None) -> str:
+    """Return what helps if memory runs out: what takes less than the estimate, which was too low then, and the limits.
+
+    Args:
+        limit: what ``engine.max_memory`` allows.
+    """
     if planned.estimate is None or not planned.estimate.lighter:
         return ""
-    return remedies(planned.name, planned.step.kind, planned.estimate, planned.estimate.needed)
+    limits = [limit, None if planned.system else memory_limit_bytes()]
+    available = min([planned.estimate.needed, *(each for each in limits if each is not None)])
+    return remedies(planned.name, planned.step.kind, planned.estimate, available)
 
 
 def reference(source: Source) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from olivine.config.schema import DataConfig
 from olivine.errors import ModelError, Problem
+from olivine.hardware.machine import this_machine
 from olivine.models.checkpoint import Checkpoint, read_checkpoint
 from olivine.models.decoder import is_tied
 from olivine.models.genai import PROVIDERS, can_run
@@ -35,6 +35,7 @@ from olivine.passes.estimate import (
     Estimate,
     estimate_rounding,
     threads_within,
+    told_of_threads,
 )
 
 if TYPE_CHECKING:
@@ -155,11 +156,28 @@ class ModelBuilder(Pass[ModelBuilderParams]):
         # The builder loads the checkpoint, then holds it again as the tensors of the graph.
         held = int(model.parameters * (2.5 * 2 if params.precision != "fp32" else 3 * 4))
         effort = STARTING + BUILDING + Effort(moved=60.0 * model.parameters, read=model.weights, written=2.0 * output)
-        found = Estimate({"building": BUILDER + held}, output, effort=effort)
-        if params.precision not in QUANTISED or params.int4_algo_config in STREAMED:
+        phases, mapped = {"building": BUILDER + held + model.weights}, {"building": model.weights}
+        found = Estimate(phases, output, effort=effort, mapped=mapped)
+        if params.precision in QUANTISED and params.int4_algo_config in STREAMED:
             return found
-        streamed = cls.estimate(params.model_copy(update={"int4_algo_config": "search"}), context, data)
-        return replace(found, lighter=(("int4_algo_config: search", streamed),))
+        instead = [{"int4_algo_config": "search"}]
+        if params.precision not in QUANTISED:
+            instead = [{"precision": each} for each in ("int8", "int4")]
+        lighter = []
+        for change in instead:
+            streamed = params.model_copy(update=change)
+            if asked_for_all(streamed, context.target) is None:
+                text = ", ".join(f"{key}: {value}" for key, value in change.items())
+                lighter.append((text, cls.estimate(streamed, context, data)))
+        return replace(found, lighter=tuple(lighter))
+
+    @classmethod
+    def within(
+        cls, params: ModelBuilderParams, context: PlanContext, data: Mapping[str, DataConfig]
+    ) -> tuple[ModelBuilderParams, list[str]]:
+        """See :meth:`Pass.within`: fewer threads round, where weights stream by."""
+        streams = params.precision in QUANTISED and asked_for_all(params, context.target) is None
+        return params, told_of_threads(context, BUILDER, TILE) if streams else []
 
     def run(self, params: ModelBuilderParams, context: RunContext) -> PassResult:
         """See :meth:`Pass.run`."""
@@ -233,7 +251,7 @@ def _build_streamed(
         for folder, given in builds.items():
             building.build(source, folder, graph.precision, provider, given, scratch)
 
-    threads = threads_within(context.max_memory, BUILDER, TILE, os.cpu_count() or 1)
+    threads = threads_within(context.max_memory, BUILDER, TILE, this_machine().cores)
     built = build_streamed(reader, context, build, choice.choosing, tied=tied, quantised=quantised, threads=threads)
     for pattern in sorted(choice.unmatched):
         context.note(f"int4_nodes_to_exclude: the model has no {pattern}")

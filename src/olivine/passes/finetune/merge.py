@@ -10,7 +10,7 @@ from olivine.config.schema import DataConfig
 from olivine.errors import ModelError
 from olivine.passes.base import Format, Params, Pass, PassResult, PlanContext, Requirement, RunContext
 from olivine.passes.effort import Effort
-from olivine.passes.estimate import LIBRARIES, MIB, STARTING, Estimate
+from olivine.passes.estimate import LIBRARIES, MIB, TORCH, TRAINER, Estimate
 
 if TYPE_CHECKING:
     from olivine.models.checkpoint import Checkpoint
@@ -67,7 +67,7 @@ class MergeAdapterWeights(Pass[MergeParams]):
         stored = model.weights / model.parameters
         if model.adapted is None:
             held = LIBRARIES + max(model.weights, output) + 2 * model.adapter
-            effort = STARTING + Effort(moved=24.0 * model.parameters, read=model.weights, written=output)
+            effort = TRAINER + Effort(moved=24.0 * model.parameters, read=model.weights, written=output)
             return Estimate({"merging": held}, output, effort=effort, from_shapes=True)
         # As it is stored, and as it is written if that differs; what is adapted also in float32, its update, their sum.
         converted = 0.0 if width == stored else width
@@ -79,7 +79,7 @@ class MergeAdapterWeights(Pass[MergeParams]):
             products += 2.0 * rank * size
             changed += size if rank else 0
         moved = (MOVED + 2 * MOVED * (stored != width)) * model.parameters + MERGED * changed
-        effort = STARTING + Effort(products=products, moved=moved, read=model.weights, written=output)
+        effort = TORCH + Effort(products=products, moved=moved, read=model.weights, written=output)
         memory = WORKER + int(largest) + 2 * model.adapter
         return Estimate({"merging": memory}, output, effort=effort, from_shapes=True)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from olivine.config.schema import DataConfig
 from olivine.passes.base import PlanContext
 from olivine.passes.effort import Effort
-from olivine.passes.estimate import LIBRARIES, STARTING, Estimate
+from olivine.passes.estimate import LIBRARIES, TRAINER, Estimate, in_words
 from olivine.passes.finetune.target_modules import matching, ranks_of
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ CUDA = 600 * 2**20
 """Bytes of GPU memory that the driver, and the libraries' kernels and workspaces, take."""
 AT_ONCE = 5_000_000_000
 """Bytes of weights that are on a GPU in their own type while they are converted: a file of them, at most."""
+LOSS = 32.0
+"""Bytes that go through memory for each logit: a softmax, its gradient, and what it is computed from, in float32."""
 EFFICIENCY = 0.7
 """Share of the rate of a large matrix product that training's products reach."""
 
@@ -102,7 +104,7 @@ def _with(params: ParamsT, *, checkpointing: bool, batch: int) -> ParamsT:
 
 def _told(before: AdapterParams, after: AdapterParams, limit: int) -> list[str]:
     notes = []
-    budget = f"to keep within engine.max_memory ({limit / 1e9:.1f} GB)"
+    budget = in_words(limit)
     if is_checkpointing(after.training_args) != is_checkpointing(before.training_args):
         notes.append(f"gradient_checkpointing: true, {budget}; about a quarter slower")
     old, new = (each.training_args.get("per_device_train_batch_size", 1) for each in (before, after))
@@ -245,8 +247,9 @@ def _effort(
     own = 8.0 * trained
     work = amounts.tokens * (frozen + attention + own) / EFFICIENCY
     moved = amounts.tokens * layers * (16 * hidden + 6 * intermediate) * width * (passes + 1)
+    moved += LOSS * amounts.tokens * int(config.get("vocab_size") or 0)
     updates = amounts.steps * trained * STATE * 4
-    effort = STARTING + Effort(
+    effort = TRAINER + Effort(
         moved=moved + updates + 2 * model.weights, read=model.weights, steps=amounts.steps * layers * 2e4
     )
     half = width == 2

@@ -13,7 +13,7 @@ from olivine.errors import ModelError, Problem
 from olivine.models.checkpoint import TensorInfo, read_checkpoint
 from olivine.passes.base import Format, Pass, PassResult, PlanContext, Requirement, RunContext
 from olivine.passes.budget import BudgetParams
-from olivine.passes.estimate import Estimate, estimate_rounding, threads_within
+from olivine.passes.estimate import Estimate, estimate_rounding, threads_within, told_of_threads
 from olivine.passes.quantize.automatic import FormOptions, check_automatic, files_beside, mix
 from olivine.passes.quantize.choosing import Bits, GroupSize, Override, choose, not_decoder
 from olivine.passes.quantize.quantize_estimate import FILLING, STREAMING, calibration, with_calibration
@@ -194,10 +194,16 @@ class Quantize(Pass[QuantizeParams]):
             found = replace(found, from_shapes=False)
         return with_calibration(found, params, context) if params.method in CALIBRATED else found
 
+    @classmethod
+    def within(
+        cls, params: QuantizeParams, context: PlanContext, data: Mapping[str, DataConfig]
+    ) -> tuple[QuantizeParams, list[str]]:
+        """See :meth:`Pass.within`: fewer threads round."""
+        return params, [] if params.method in CALIBRATED else told_of_threads(context, STREAMING, FILLING)
+
     def run(self, params: QuantizeParams, context: RunContext) -> PassResult:
         """See :meth:`Pass.run`."""
-        import os
-
+        from olivine.hardware.machine import this_machine
         from olivine.quant.reading import TensorReader
         from olivine.quant.stored.filling import fill
         from olivine.quant.stored.writing import QuantizedCheckpointWriter
@@ -233,7 +239,7 @@ class Quantize(Pass[QuantizeParams]):
             modules = _calibrate(params, context, writer, reader, rounded)
         else:
             method = cast(Rounding, params.method)
-            threads = threads_within(context.max_memory, STREAMING, FILLING, os.cpu_count() or 1)
+            threads = threads_within(context.max_memory, STREAMING, FILLING, this_machine().cores)
             modules = fill(writer, reader, method, threads=threads, done=rounded)
         writer.copy_rest(lambda copied: report(copied, "copying what is not quantised"))
         writer.finish()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from olivine.passes.base import PlanContext
 from olivine.passes.effort import Effort
-from olivine.passes.estimate import LIBRARIES, MIB, Estimate
+from olivine.passes.estimate import LIBRARIES, MIB, TRANSFORMERS, Estimate
 
 if TYPE_CHECKING:
     from olivine.passes.quantize.quantize import QuantizeParams
@@ -24,6 +24,8 @@ STREAMING = 115 * MIB
 """Resident bytes of a worker that rounds without torch."""
 ROWS = 64 * MIB
 """Bytes of the rows of a matrix that are rounded at a time; there are six copies of them."""
+COLUMN = 3e3
+"""Steps of the interpreter in the time in which operations on one column of a matrix are begun."""
 HEAD_ROWS = 4096
 """Rows of the output layer at a time."""
 
@@ -84,8 +86,15 @@ def with_calibration(found: Estimate, params: QuantizeParams, context: PlanConte
     # Moments once for each input that matrices share, about every second; then a row's error goes to those after it.
     moments = sum(tokens * width**2 for _, width in matrices)
     elimination = sum(2.0 * width**3 + 2.0 * rows * width**2 for rows, width in matrices)
-    effort = found.effort + Effort(
-        products=(forward + moments + elimination) / 0.6, moved=200.0 * model.parameters, written=2.0 * needs.states
+    effort = (
+        found.effort
+        + TRANSFORMERS
+        + Effort(
+            products=(forward + moments + elimination) / 0.6,
+            moved=200.0 * model.parameters,
+            written=2.0 * needs.states,
+            steps=COLUMN * sum(width for _, width in matrices),
+        )
     )
     return replace(found, phases=phases, temporary=found.temporary + 2 * needs.states + spilt, effort=effort)
 
