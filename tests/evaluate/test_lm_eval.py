@@ -55,7 +55,9 @@ def test_a_rolling_likelihood_is_the_sum_over_the_tokens(tone_model: Path) -> No
 
 
 def test_scores_are_named_without_their_filter() -> None:
-    found = _scores({"acc,none": 0.5, "exact_match,strict": 0.25, "alias": "tones", "acc_stderr,none": "N/A"})
+    found = _scores(
+        {"acc,none": 0.5, "exact_match,strict": 0.25, "alias": "tones", "acc_stderr,none": "N/A", "sample_len": 9}
+    )
     assert found == {"acc": 0.5, "exact_match-strict": 0.25}
 
 

@@ -59,6 +59,7 @@ class LmEval(Metric[LmEvalParams]):
     type: ClassVar[str] = "lm_eval"
     summary: ClassVar[str] = "tasks of lm-evaluation-harness"
     measures: ClassVar[frozenset[Format]] = TEXT_FORMATS
+    version: ClassVar[int] = 2
     params_type = LmEvalParams
     units: ClassVar[Mapping[str, str]] = dict.fromkeys(SCORES, "") | {"bits_per_byte": "bits/byte"}
     higher_is_better: ClassVar[Mapping[str, bool]] = SCORES
@@ -117,11 +118,14 @@ class LmEval(Metric[LmEvalParams]):
 
 
 def _scores(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the scores of a task; ``acc,none`` is called ``acc``, those of other filters ``exact_match-FILTER``."""
+    """Return the scores of a task; ``acc,none`` is called ``acc``, those of other filters ``exact_match-FILTER``.
+
+    How many documents there were (``sample_len``) is none.
+    """
     scores = {}
     for key, value in values.items():
         name, _, chosen = key.partition(",")
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | float) and not isinstance(value, bool) and name != "sample_len":
             scores[name if chosen in ("", "none") else f"{name}-{chosen}"] = float(value)
     return scores
 
