@@ -54,6 +54,18 @@ def test_streaming_a_large_model_takes_a_fraction_of_loading_it() -> None:
     assert loaded.lighter[0][1].memory == streamed.memory
 
 
+def test_what_streams_instead_is_named_if_the_target_has_it() -> None:
+    def named(precision: str, provider: str) -> list[str]:
+        context = replace(phi3_mini(), target=Accelerator("gpu", provider))
+        found = ModelBuilder.estimate(ModelBuilderParams(precision=precision), context, {})
+        assert all(each.needed < 1.5 * GB < found.needed for _, each in found.lighter)
+        return [text for text, _ in found.lighter]
+
+    assert named("fp16", "CUDAExecutionProvider") == ["precision: int8", "precision: int4"]
+    assert named("fp16", "DmlExecutionProvider") == ["precision: int4"]
+    assert named("fp16", "NvTensorRTRTXExecutionProvider") == []  # the builder alone makes models for it
+
+
 def test_a_quantised_checkpoint_and_a_merged_one_have_their_sizes() -> None:
     context = phi3_mini()
     assert Quantize.estimate(QuantizeParams(), context, {}).output == pytest.approx(2.4 * GB, rel=0.1)

@@ -139,6 +139,10 @@ def _lines(plan: Plan) -> list[str]:
         lines += [f"     {line}" for line in _details(step, durations)]
     total = _total(plan, durations)
     lines += ["", f"in all  {', '.join(_figures(total))}"] if total is not None else [""]
+    if total is not None and total["seconds"] is None and durations.rates is None:
+        lines.append(
+            "        (`olivine doctor` measures how fast this machine is, and keeps it where there is a cache)"
+        )
     if (found := _search(plan, durations)) is not None:
         lines.append(f"search  {', '.join(_figures(found))}, for {found['points']} candidates at most")
     if plan.fit is not None and plan.target is not None:

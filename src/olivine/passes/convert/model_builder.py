@@ -19,7 +19,7 @@ from olivine.models.genai import PROVIDERS, can_run
 from olivine.passes.base import Format, Pass, PassResult, PlanContext, Requirement, RunContext
 from olivine.passes.budget import check_budget
 from olivine.passes.convert.builder_arguments import builder_arguments
-from olivine.passes.convert.builder_checks import QUANTISABLE, check_build
+from olivine.passes.convert.builder_checks import QUANTISABLE, VALID, check_build
 from olivine.passes.convert.builder_facts import SEEN_WITH
 from olivine.passes.convert.builder_params import QUANTISED, STREAMED, ModelBuilderParams
 from olivine.passes.convert.mixed_facts import check_mixed, scale_bytes
@@ -30,8 +30,8 @@ from olivine.passes.estimate import (
     BUILDER,
     BUILDING,
     GRAPH,
-    STARTING,
     TILE,
+    TRANSFORMERS,
     Estimate,
     estimate_rounding,
     threads_within,
@@ -155,14 +155,16 @@ class ModelBuilder(Pass[ModelBuilderParams]):
         output = int((model.parameters - tables) * width + looked_up) + GRAPH
         # The builder loads the checkpoint, then holds it again as the tensors of the graph.
         held = int(model.parameters * (2.5 * 2 if params.precision != "fp32" else 3 * 4))
-        effort = STARTING + BUILDING + Effort(moved=60.0 * model.parameters, read=model.weights, written=2.0 * output)
+        work = Effort(moved=100.0 * model.parameters, read=model.weights, written=2.0 * output)
+        effort = TRANSFORMERS + BUILDING + work
         phases, mapped = {"building": BUILDER + held + model.weights}, {"building": model.weights}
         found = Estimate(phases, output, effort=effort, mapped=mapped)
         if params.precision in QUANTISED and params.int4_algo_config in STREAMED:
             return found
         instead = [{"int4_algo_config": "search"}]
         if params.precision not in QUANTISED:
-            instead = [{"precision": each} for each in ("int8", "int4")]
+            valid = VALID.get(PROVIDERS.get(context.target.execution_provider, ""), ())
+            instead = [{"precision": each} for each in ("int8", "int4") if each in valid]
         lighter = []
         for change in instead:
             streamed = params.model_copy(update=change)
