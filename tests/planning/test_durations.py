@@ -68,6 +68,12 @@ def test_rates_alone_tell_the_time_and_earlier_runs_correct_it(tmp_path: Path) -
     assert Durations(store, HERE).seconds(estimate, "LoRA") == pytest.approx(20, rel=0.05)
 
 
+def test_files_that_are_read_for_their_digests_take_time(tmp_path: Path) -> None:
+    keep_rates(rates_file(tmp_path, HERE), HERE, RATES)
+    assert Durations(Store(tmp_path), HERE).digesting(0) == 0
+    assert 1.0 < Durations(Store(tmp_path), HERE).digesting(10**9) < 3.0
+
+
 def test_earlier_runs_alone_tell_the_time(tmp_path: Path) -> None:
     store = store_with(tmp_path, ("LoRA", Effort(products=5e11), 30.0))
     assert Durations(store, HERE).seconds(Estimate(effort=Effort(products=1e12)), "LoRA") == pytest.approx(60, rel=0.05)

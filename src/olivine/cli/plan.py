@@ -195,8 +195,14 @@ def _estimate(step: PlannedStep, durations: Durations) -> dict[str, Any] | None:
 
 
 def _total(plan: Plan, durations: Durations) -> dict[str, Any] | None:
-    """Return what the Steps that are to be run take together: the peak of memory, and sums of the rest."""
-    return _sum([step for step in plan.steps if not step.cached], durations)
+    """Return what the Steps that are to be run take together: the peak of memory, and sums of the rest.
+
+    The run reads first what no digest is known of.
+    """
+    found = _sum([step for step in plan.steps if not step.cached], durations)
+    if found is not None and found["seconds"] is not None:
+        found["seconds"] += durations.digesting(plan.unread)
+    return found
 
 
 def _search(plan: Plan, durations: Durations) -> dict[str, Any] | None:

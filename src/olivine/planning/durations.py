@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from olivine.hardware.rates import NOMINAL, kept_rates
 from olivine.passes.effort import Effort, effort_from
+from olivine.passes.estimate import DIGESTING
 
 if TYPE_CHECKING:
     from olivine.hardware.machine import Machine
@@ -45,6 +46,10 @@ class Durations:
                 self._past.setdefault(str(manifest.step.get("type")), []).append((effort, manifest.seconds))
             if time.monotonic() > until:
                 break
+
+    def digesting(self, count: int) -> float:
+        """Return the seconds that it takes to read and digest so many bytes."""
+        return Effort(read=float(count), moved=DIGESTING * count).seconds(self.rates or NOMINAL)
 
     def seconds(self, estimate: Estimate | None, step_type: str) -> float | None:
         """Return the seconds that a Step will take, ``None`` if neither the machine nor the pass has been measured."""
