@@ -174,7 +174,7 @@ def test_a_manifest_cannot_point_out_of_its_artifact(store, put) -> None:
     folder = put().path.parent
     content = (folder / "manifest.json").read_text().replace('"model.onnx"', '"../../x"').encode()
     (folder / "manifest.json").write_bytes(content)
-    (folder / "manifest.sha256").write_text(hashlib.sha256(content).hexdigest())
+    (folder / "manifest.sha256").write_text(f"{hashlib.sha256(content).hexdigest()}  manifest.json\n")
     assert store.find(DIGEST) is None
     assert "outside" in store.warnings[0]
 
@@ -325,3 +325,12 @@ def test_an_artifact_whose_files_are_elsewhere_is_found_until_it_is_forgotten_or
         staging.commit(format="hf", step=STEP, inputs={}, away=AWAY, files=[entry])
     store.forget_away("ab" * 16)
     assert store.find("ab" * 16) is None
+
+
+@pytest.mark.parametrize("added", ["\0", "x", "\n"])
+def test_what_was_added_behind_a_manifest_s_digest_is_told(store, put, added: str) -> None:
+    file = put().path.parent / "manifest.sha256"
+    file.chmod(0o644)
+    file.write_text(file.read_text() + added)
+    assert any("manifest.sha256 was altered" in problem for problem in store.verify())
+    assert store.find(DIGEST) is None

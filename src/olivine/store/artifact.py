@@ -170,14 +170,16 @@ def read_manifest(folder: str, digest: str) -> Manifest:
         with open(os.path.join(folder, MANIFEST), "rb") as file:
             content = file.read()
         with open(os.path.join(folder, MANIFEST_DIGEST), "rb") as file:
-            expected = file.read(64).decode("ascii", "replace")
+            expected = file.read(200).decode("ascii", "replace")
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise Damaged(f"{os.path.basename(str(error.filename))} is missing") from error
     except OSError as error:
         if error.errno == errno.EIO:
             raise Damaged(f"its manifest cannot be read: {error.strerror}") from error
         raise
-    return parse_manifest(content, expected, digest)
+    if expected[64:] != f"  {MANIFEST}\n":
+        raise Damaged(f"{MANIFEST_DIGEST} was altered")
+    return parse_manifest(content, expected[:64], digest)
 
 
 def parse_manifest(content: bytes, expected: str, digest: str) -> Manifest:
