@@ -147,21 +147,14 @@ def prepare(
     scripts = [Path(each).expanduser() for each in allow_scripts]
     fetcher = Fetcher(store, loaded.workflow.azureml_client, refresh, tell or (lambda text: None))
 
-    def make() -> Plan:
-        if loaded.workflow.engine.search_strategy:
-            from olivine.search.planning import plan_search
+    planner: Callable[..., Plan] = make_plan
+    if loaded.workflow.engine.search_strategy:
+        from olivine.search.planning import plan_search
 
-            return plan_search(
-                loaded,
-                store,
-                trust_remote_code=trust_remote_code,
-                scripts=scripts,
-                fetcher=fetcher,
-                fetch_models=fetch_models,
-                read_weights=read_weights,
-                online=online,
-            )
-        return make_plan(
+        planner = plan_search
+
+    def make() -> Plan:
+        return planner(
             loaded,
             store,
             trust_remote_code=trust_remote_code,

@@ -12,12 +12,12 @@ from olivine.engine.words import size
 from olivine.errors import StoreError
 
 if TYPE_CHECKING:
-    from olivine.engine.engine import Run
+    from olivine.engine.steps import Steps
     from olivine.planning.plan import PlannedStep
     from olivine.store import Artifact
 
 
-def may_stay(run: Run, planned: PlannedStep) -> bool:
+def may_stay(run: Steps, planned: PlannedStep) -> bool:
     """Return whether nothing here needs the files that a Step elsewhere makes: they are not put out, and no Step reads
     them that runs here."""
     if planned.step.kind != "pass" or planned.digest == run.plan.final.step:
@@ -32,7 +32,7 @@ def may_stay(run: Run, planned: PlannedStep) -> bool:
     )
 
 
-def settle(run: Run) -> None:
+def settle(run: Steps) -> None:
     """Forget results that this run needs and that are no longer where they were left, so that it makes them again.
 
     Raises:
@@ -53,7 +53,7 @@ def settle(run: Run) -> None:
         wanted |= {source.step for source in planned.sources.values()}
 
 
-def bring(run: Run, artifact: Artifact) -> Artifact:
+def bring(run: Steps, artifact: Artifact) -> Artifact:
     """Fetch the files of a result, and return it as it is in the Store then.
 
     Raises:
