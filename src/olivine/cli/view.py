@@ -192,7 +192,8 @@ class Eta:
 def opening(data: dict[str, Any]) -> list[str]:
     """Return the first lines of a run: what is run, and what the dialect and the plan had to say."""
     cached = sum(step["cached"] for step in data["steps"])
-    steps = f"{len(data['steps'])} steps" + (f", {cached} done already" if cached else "")
+    count = len(data["steps"])
+    steps = f"{count} step{'' if count == 1 else 's'}" + (f", {cached} done already" if cached else "")
     dialect = "" if data["dialect"].startswith("olivine") else f" (Olive {data['dialect']} dialect)"
     return [f"{data['file'] or 'workflow'}{dialect}: {steps}", *(f"  note: {note}" for note in data["notes"])]
 
