@@ -256,3 +256,15 @@ def test_large_weights_are_left_for_the_run_to_read(workflow: dict[str, Any], mo
         run_plan(looked, store, lambda event: None)
     again, _ = prepare(workflow, read_weights=False)  # now they are known, if they have been as they are for a while
     assert again.steps[0].digest == (read if not again.unread else looked).steps[0].digest
+
+
+def test_a_time_that_is_not_known_is_said_once_with_what_measures_it(
+    workflow: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from olivine.cli.plan import show
+
+    plan, _ = prepare(workflow)
+    show(plan, as_json=False)
+    said = capsys.readouterr().out
+    assert said.count("not known yet") == 1
+    assert f"`olivine doctor --cache-dir {plan.cache_dir}`" in said

@@ -140,9 +140,7 @@ def _lines(plan: Plan) -> list[str]:
     total = _total(plan, durations)
     lines += ["", f"in all  {', '.join(_figures(total))}"] if total is not None else [""]
     if total is not None and total["seconds"] is None and durations.rates is None:
-        lines.append(
-            "        (`olivine doctor` measures how fast this machine is, and keeps it where there is a cache)"
-        )
+        lines.append(f"time    not known yet: `olivine doctor --cache-dir {plan.cache_dir}` measures this machine")
     if (found := _search(plan, durations)) is not None:
         lines.append(f"search  {', '.join(_figures(found))}, for {found['points']} candidates at most")
     if plan.fit is not None and plan.target is not None:
@@ -244,7 +242,8 @@ def _figures(found: dict[str, Any]) -> Iterator[str]:
     disk = found["output_bytes"] + found["temporary_bytes"]
     if disk:
         yield f"{gigabytes(disk)} of disk"
-    yield duration(found["seconds"]) if found["seconds"] is not None else "a time that is not known yet"
+    if found["seconds"] is not None:
+        yield duration(found["seconds"])
 
 
 def _show_data(plan: Plan, count: int) -> None:
