@@ -79,6 +79,16 @@ def test_finetune_trains_on_all_rows_merges_and_builds_only_for_a_target(folder:
     olivine.plan(recipes.finetune("base", target="cpu", eval_data="rows.jsonl", label_col="tone", **said))
 
 
+def test_finetune_keeps_to_the_positions_that_a_small_model_has(folder: Path) -> None:
+    workflow = recipes.finetune("base", data="rows.jsonl", text_template=TEMPLATE)
+    assert workflow["data_configs"][0]["max_seq_len"] == 512
+    olivine.plan(workflow)
+    config = json.loads((folder / "base" / "config.json").read_text()) | {"max_position_embeddings": 4096}
+    shutil.copytree(folder / "base", folder / "long")
+    (folder / "long" / "config.json").write_text(json.dumps(config))
+    assert "max_seq_len" not in recipes.finetune("long", data="rows.jsonl", text_template=TEMPLATE)["data_configs"][0]
+
+
 def test_quantize_measures_before_and_after_if_there_is_data(folder: Path) -> None:
     workflow = recipes.quantize("base", bits=8, form="gptq", data="rows.jsonl", text_template=TEMPLATE)
     assert types(workflow) == ["Quantize"]

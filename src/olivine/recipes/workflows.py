@@ -181,7 +181,7 @@ def finetune(
         text_cols: columns of the text, instead.
         prompt_template: with ``completion_template``: only completions are in the loss.
         chat: put the column ``messages`` into the model's chat template.
-        max_seq_len: longest sequence in tokens; default: the configuration's.
+        max_seq_len: longest sequence in tokens; default: the configuration's, or less if the model has fewer positions.
         rank: of the adapter.
         alpha: scale of the adapter; default: the rank.
         target_modules: modules to adapt; default: every attention and MLP projection.
@@ -215,7 +215,7 @@ def finetune(
         "prompt_template": prompt_template,
         "completion_template": completion_template,
         "chat": chat,
-        "max_seq_len": max_seq_len,
+        "max_seq_len": max_seq_len if max_seq_len is not None else _short_context(model),
     }
     workflow["data_configs"] = [data_config("train", data, **described)]
     if eval_data is not None:
@@ -298,6 +298,20 @@ def model_given(model: str) -> tuple[str, dict[str, Any]]:
     if format in ("genai", "onnx"):
         return format, {"type": "ONNXModel", "model_path": model}
     return format, {"model_path": model}
+
+
+def _short_context(model: str) -> int | None:
+    """Return the number of positions of a model that has fewer than a sequence has tokens by default."""
+    from olivine.config.schema import DataConfig
+    from olivine.models.checkpoint import read_checkpoint
+    from olivine.models.hub import locate
+
+    folder = locate(model).path
+    if folder is None or not (folder / "config.json").is_file():
+        return None
+    positions = read_checkpoint(folder).config.get("max_position_embeddings")
+    usual = DataConfig.model_fields["max_seq_len"].default
+    return positions if isinstance(positions, int) and 0 < positions < usual else None
 
 
 def _base_of(adapter: Path) -> str:
