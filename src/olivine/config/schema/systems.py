@@ -120,7 +120,7 @@ class System(Node):
     """AzureML: who a job is: the compute's identity, or you. Default: the compute's if it has one or is a Kubernetes
     cluster, else you."""
     one_job_per: Literal["workflow", "step"] = "workflow"
-    """AzureML: whether consecutive Steps on this system share a job."""
+    """AzureML: whether consecutive Steps on this system share a job, and a whole search is one."""
     experiment_name: str | None = None
     """AzureML: experiment that jobs belong to; default: ``workflow_id``."""
 
