@@ -17,7 +17,7 @@ class Way:
 
     Attributes:
         port: where it begins.
-        breaks: after so many bytes of answers each of the next connections that bring as many is reset.
+        breaks: after so many bytes of answers in all, each time the connection that brings them is reset.
         came: bytes of answers so far.
         broken: connections that were reset.
     """
@@ -34,13 +34,11 @@ def way_to(target: int) -> Iterator[Way]:
     way, lock = Way(), threading.Lock()
 
     def forward(source: socket.socket, sink: socket.socket, *, answers: bool) -> None:
-        count = 0
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
-                count += len(data)
                 with lock:
                     way.came += len(data) if answers else 0
-                    reset = answers and bool(way.breaks) and count >= way.breaks[0]
+                    reset = answers and bool(way.breaks) and way.came >= way.breaks[0]
                     if reset:
                         way.breaks.pop(0)
                         way.broken += 1

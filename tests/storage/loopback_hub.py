@@ -25,6 +25,15 @@ def hub_with(name: str, files: dict[str, bytes], token: str) -> Iterator[int]:
         found = {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
         return found | {"lfs": {"oid": digest, "size": len(content), "pointerSize": 130}}
 
+    def listed(prefix: str, whole: bool) -> list[dict[str, Any]]:
+        inside = [each for each in files if each.startswith(prefix)]
+        here = [each for each in inside if whole or "/" not in each[len(prefix) :]]
+        folders = {prefix + each[len(prefix) :].partition("/")[0] for each in inside if each not in here}
+        return [entry(each) for each in here] + [folder(each) for each in sorted(folders)]
+
+    def folder(path: str) -> dict[str, Any]:
+        return {"type": "directory", "path": path, "oid": "0" * 40}
+
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -39,7 +48,7 @@ def hub_with(name: str, files: dict[str, bytes], token: str) -> Iterator[int]:
             asked = json.loads(body)["paths"] if body.startswith("{") else parse_qs(body).get("paths", [])
             folders = [each for each in asked if any(path.startswith(f"{each}/") for path in files)]
             found: list[dict[str, Any]] = [entry(each) for each in asked if each in files]
-            self.answer(found + [{"type": "directory", "path": each, "oid": "0" * 40} for each in folders])
+            self.answer(found + [folder(each) for each in folders])
 
         def do_GET(self) -> None:
             path = unquote(urlsplit(self.path).path)
@@ -51,7 +60,8 @@ def hub_with(name: str, files: dict[str, bytes], token: str) -> Iterator[int]:
                 return self.answer({"id": name, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False})
             if path.startswith(f"{api}/tree/"):
                 below = path.removeprefix(f"{api}/tree/").partition("/")[2]
-                return self.answer([entry(each) for each in files if not below or each.startswith(f"{below}/")])
+                whole = parse_qs(urlsplit(self.path).query).get("recursive", [""])[0].lower() == "true"
+                return self.answer(listed(f"{below}/" if below else "", whole))
             match = re.fullmatch(rf"/datasets/{re.escape(name)}/resolve/[^/]+/(.+)", path)
             if match is None or match[1] not in files:
                 return self.answer({"error": "nothing"}, 404, **{"X-Error-Code": "EntryNotFound"})

@@ -110,7 +110,11 @@ def gs(large: bytes) -> Iterator[Bucket]:
             )
             urllib.request.urlopen(request, timeout=60).close()
         with way_to(port) as way:
-            environment = {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{way.port}", "FSSPEC_GS_TOKEN": "anon"}
+            environment = {
+                "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{way.port}",
+                "FSSPEC_GS_TOKEN": "anon",
+                "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it asks for kinds of buckets that the emulator has not
+            }
             yield Bucket("gs://phrases/data", environment, way, "md5")
     finally:
         running.stop()
@@ -130,7 +134,7 @@ KINDS: dict[str, Callable[[bytes], Any]] = {"s3": s3, "gs": gs, "hf": hf}
 @pytest.fixture(scope="module", params=list(KINDS))
 def bucket(request: pytest.FixtureRequest) -> Iterator[tuple[Bucket, bytes]]:
     """Each kind with a large file, of as many megabytes as OLIVINE_BUCKET_MB says."""
-    large = os.urandom(1 << 20) * int(os.environ.get("OLIVINE_BUCKET_MB", "12")) + b"end"
+    large = os.urandom(1 << 20) * int(os.environ.get("OLIVINE_BUCKET_MB", "32")) + b"end"
     with ExitStack() as stack:
         yield stack.enter_context(KINDS[request.param](large)), large
 
@@ -158,11 +162,11 @@ def test_a_large_file_comes_whole_over_a_connection_that_breaks_with_little_memo
     bucket: tuple[Bucket, bytes], tmp_path: Path
 ) -> None:
     place, large = bucket
-    place.way.came, place.way.broken, place.way.breaks = 0, 0, [3 << 20, 2 << 20]
+    place.way.came, place.way.broken, place.way.breaks = 0, 0, [len(large) // 4 * 3, len(large) // 8 * 7]
     found = fetched(place, tmp_path, "/large.bin")
     assert found["sha256"] == {"large.bin": hashlib.sha256(large).hexdigest()}
     assert place.way.broken == 2
-    assert place.way.came < len(large) + (16 << 20), "it does not begin anew"
+    assert place.way.came < len(large) * 3 // 2, "it does not begin anew"
     assert found["compared"] == {"large.bin": place.digest}
     assert found["kilobytes"] < 40_000
 
