@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from olivine.config.schema import DataConfig
-from olivine.errors import Location, OlivineError, Problem
+from olivine.errors import Location, OlivineError, Problem, UnavailableError
 from olivine.passes.base import Accelerator, Format, ModelFacts, Params, Requirement
 from olivine.passes.estimate import DataSize, Estimate
 from olivine.planning.away import data_stays, has_addresses, identity_of, reads_hub
@@ -52,7 +52,11 @@ class DataPlanning(Ground):
                 return config
             from olivine.data.hub import commit_of, data_is_offline
 
-            pinned = config if data_is_offline() else config.model_copy(update={"revision": commit_of(config)})
+            try:
+                pinned = config if data_is_offline() else config.model_copy(update={"revision": commit_of(config)})
+            except UnavailableError as error:  # the hub may answer where the rows are read
+                self._note(f"the commit of {config.data_name} is not known here: {error.problems[0].why}")
+                pinned = config
             found = pinned
         else:
             both = hub_data_here(config, self.fetcher, self._note, fetch=self.fetch_models)
