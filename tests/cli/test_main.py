@@ -47,6 +47,12 @@ def test_a_misspelled_verb_is_answered_with_the_nearest(given: str, meant: str) 
     assert f"Did you mean {meant}?" in done.stderr
 
 
+def test_a_command_of_olive_is_answered_with_what_does_it_here() -> None:
+    done = olivine("auto-opt", "--model_name_or_path", "x")
+    assert done.returncode == 2
+    assert "`olivine optimize`" in done.stderr
+
+
 def test_a_misspelled_option_is_answered_with_the_nearest() -> None:
     done = olivine("run", "x.json", "--drry-run")
     assert done.returncode == 2

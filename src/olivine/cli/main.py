@@ -43,6 +43,13 @@ VERBS: dict[str, str] = {
     "doctor": "look for what may keep Olivine from working here",
 }
 HIDDEN = ("worker",)
+FORMER: dict[str, str] = {
+    "auto-opt": "optimize",
+    "capture-onnx-graph": "convert",
+    "manage-aml-compute": "azure compute",
+    "shared-cache": "cache",
+}
+"""What commands of Olive correspond to."""
 DEBUG = "--debug"
 
 EXAMPLES = """\
@@ -105,6 +112,8 @@ class _Parser(argparse.ArgumentParser):
             known = [option for action in self._actions for option in action.option_strings]
         near = difflib.get_close_matches(given.split("=")[0], known, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}?" if near else ""
+        if "VERB" in message and given in FORMER:
+            hint = f" What Olive does with it, `olivine {FORMER[given]}` does."
         self.exit(2, f"olivine: {message}.{hint} `{self.prog} --help` shows what there is.\n")
 
 
