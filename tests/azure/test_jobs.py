@@ -122,6 +122,18 @@ def test_offline_the_jobs_are_written_and_nobody_is_asked(project: JobProject, m
     assert {each.name for each in (written[0].parent / "code").iterdir()} >= {"start.py", "request.json"}
 
 
+def test_a_secret_is_not_written_into_a_job(project: JobProject, model: str, cloud: Cloud) -> None:
+    config = workflow(cloud, model, cloud.put_data("one", "training", "phrases/train.jsonl", rows()))
+    config["data_configs"][0]["text_template"] = "${env:PLAIN_NAME} {phrase}"
+    project.write(config)
+    done = project.olivine("plan", "workflow.json", "--offline", "out", **CANARIES)
+    assert done.returncode == 2, done.stdout
+    assert "a secret would be written into the job" in " ".join(done.stderr.split())
+    assert "${env:PLAIN_NAME} {phrase}" in " ".join(done.stderr.split())
+    (project.folder / "workflow.json").unlink()
+    assert assert_no_canary([project.folder], [done.stdout, done.stderr]) > 0
+
+
 def test_a_plan_looks_at_what_it_names_and_says_what_is_not_there(
     project: JobProject, model: str, cloud: Cloud
 ) -> None:

@@ -18,6 +18,8 @@ from typing import Any
 import yaml
 
 from olivine.config.schema import System
+from olivine.errors import PlanError
+from olivine.redaction import redact
 from olivine.store.digests import digest_json
 from olivine.systems.azureml.environment import environment_of_job
 from olivine.systems.azureml.references import Inputs, referring
@@ -115,7 +117,9 @@ def write_job(
     if token is not None and identity == "user":
         needed.append("azure-ai-ml>=1.30,<2")
     (code / "requirements.txt").write_text("\n".join(needed) + "\n", encoding="utf-8")
-    (code / REQUEST).write_text(json.dumps(work.content(inputs), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    content = json.dumps(work.content(inputs), indent=1, ensure_ascii=False)
+    _refuse_secrets(content)
+    (code / REQUEST).write_text(content + "\n", encoding="utf-8")
     arguments = " ".join(f"{each}=${{{{inputs.{each}}}}}" for each in inputs.found)
     nodes = (system.instance_count or 1) if work.spreads else 1
     processes = (system.processes_per_instance or 1) if work.spreads else 1
@@ -172,3 +176,20 @@ def job_name(requests: Sequence[StepRequest], workspace: Sequence[str], attempt:
     """Return the name of the job that makes Steps; another attempt, after one that failed, has another."""
     digest = digest_json([[request.digest for request in requests], list(workspace)])[:24]
     return f"olivine-{digest}" + (f"-{attempt}" if attempt > 1 else "")
+
+
+def _refuse_secrets(content: str) -> None:
+    """Refuse to write into a job what nobody else may read: whoever sees the workspace sees its jobs.
+
+    Raises:
+        PlanError: says where, without the secret.
+    """
+    shown = redact(content)
+    if shown != content:
+        pairs = zip(content.splitlines(), shown.splitlines(), strict=False)
+        line = next((after for before, after in pairs if before != after), "")
+        raise PlanError(
+            f"a secret would be written into the job: {line.strip()[:200]}",
+            why="the job and its code can be read by all who see the workspace",
+            remedy="write the text itself where it is none, or let that Step run here (host)",
+        )
