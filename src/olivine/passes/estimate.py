@@ -26,7 +26,7 @@ TRANSFORMERS = Effort(steps=8e7)
 """The same where transformers loads a model."""
 TRAINER = Effort(steps=2e8)
 """The same where transformers and peft train one."""
-BUILDING = Effort(steps=2e8)
+BUILDING = Effort(steps=2.4e8)
 """What it takes on top to import the model builder, and to build a graph."""
 DIGESTING = 6.0
 """Bytes that would be copied in the time in which one byte is digested."""
