@@ -29,7 +29,7 @@ def _note(trial: Mapping[str, Any], front: set[int], pick: int | None) -> str:
     if trial["number"] in front:
         parts.append("on the Pareto front")
     if trial["state"] != "complete":
-        parts.append(f"{STATES[trial['state']]}: {trial['reason']}")
+        parts.append(f"{STATES.get(trial['state'], trial['state'])}: {trial['reason']}")
     elif trial.get("until"):
         parts.append(f"up to {trial['until']}")
     elif not trial["qualifies"]:

@@ -118,7 +118,7 @@ def lineage(record: Record, charts: Charts) -> str:
 
 
 def _state(state: str) -> str:
-    return f'<span class="state {plain(state)}">{STATES[state]}</span>'
+    return f'<span class="state {plain(state)}">{plain(STATES.get(state, state))}</span>'
 
 
 def _step_details(step: Mapping[str, Any]) -> str:
