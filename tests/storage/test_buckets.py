@@ -23,19 +23,19 @@ SOURCES = Path(__file__).parents[2] / "src"
 TOKEN = "hf_loopbackloopbackloopbackloop"
 ROWS = b'{"text": "a"}\n{"text": "b"}\n'
 FETCH = """
-import json, resource, sys, threading, time
+import json, sys
 from pathlib import Path
+from olivine.hardware.peak import peak_memory
 from olivine.storage.fetching import Fetcher
 from olivine.store import Store
 
 cache, small, address = sys.argv[1:]
 fetcher = Fetcher(Store(Path(cache)), tell=lambda text: None)
 fetcher.fetch(small)  # what the library takes by itself is the baseline
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-before = peak()
+before = peak_memory()
 found = fetcher.fetch(address)
 attributes = fetcher.store.find(found.digest).manifest.attributes["origin"]
-print(json.dumps({"names": found.names, "sha256": dict(found.sha256), "kilobytes": peak() - before,
+print(json.dumps({"names": found.names, "sha256": dict(found.sha256), "kilobytes": (peak_memory() - before) // 1000,
                   "compared": {name: each["compared"] for name, each in attributes.items()}}))
 """
 
