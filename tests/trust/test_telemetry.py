@@ -23,7 +23,7 @@ if "plain" in sys.argv:
     import onnxruntime
     onnxruntime.InferenceSession("m.onnx", providers=["CPUExecutionProvider"])
 else:
-    from olivine.evaluate.sessions import open_session
+    from olivine.models.sessions import open_session
     open_session(Path("m.onnx"), "CPUExecutionProvider")
 time.sleep(3)
 """
