@@ -96,6 +96,8 @@ def test_memory_that_nobody_has_said_is_that_of_this_machine_if_it_has_such_a_pr
     with_gpu = replace(HERE, gpus=(Gpu("a GPU", 24 * GIB, 8.6),))
     gpu = System(device="gpu", execution_provider="CUDAExecutionProvider")
     assert target_of(None, System(), place(System(), HERE), HERE).memory == 16 * GIB
+    away = System(type="AzureML", aml_compute="cpu-cluster")
+    assert target_of("aml", away, place(away, HERE), HERE).memory is None
     assert target_of("t", gpu, place(gpu, with_gpu), with_gpu).memory == 24 * GIB
     unknown = target_of("t", gpu, place(gpu, HERE), HERE)
     assert (unknown.memory, unknown.is_here) == (None, False)

@@ -43,7 +43,7 @@ def target_of(name: str | None, system: System, accelerator: Accelerator, machin
         name: as ``engine.target`` has it; ``None``: this machine.
         system: what the name stands for.
         accelerator: that system, resolved.
-        machine: this machine; a target whose memory nobody has said is taken for it if it has the same processor.
+        machine: this machine; a system on it whose memory nobody has said is taken for it if it has the same processor.
 
     Raises:
         ValueError: the memory is no size.
@@ -52,6 +52,8 @@ def target_of(name: str | None, system: System, accelerator: Accelerator, machin
         memory = parse_size(str(system.memory))
         return Target(name or "target", accelerator, memory, system.context_length, system.compute_capability)
     here = name or "this machine"
+    if system.type != "LocalSystem":
+        return Target(here, accelerator, None, system.context_length, system.compute_capability)
     if accelerator.device == "cpu":
         return Target(here, accelerator, machine.memory_bytes, system.context_length, is_here=True)
     if accelerator.device == "gpu" and machine.gpus:
