@@ -136,7 +136,8 @@ def test_a_search_whose_job_was_taken_away_goes_on_in_another_with_what_was_done
     assert "before" in second.body["properties"]["inputs"]
     seconds = {step["digest"]: step["seconds"] for trial in result(project)["trials"] for step in trial["steps"]}
     for digest, answer in answers.items():
-        assert seconds[digest] == pytest.approx(answer["answer"]["seconds"], abs=1e-3), "it was made once more"
+        # What it took to digest and keep the result comes on top of what the worker said.
+        assert 0 <= seconds[digest] - answer["answer"]["seconds"] + 1e-3 < 0.2, "it was made once more"
 
 
 def test_offline_a_search_is_written_as_one_job_and_nobody_is_asked(
