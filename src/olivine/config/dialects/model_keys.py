@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from olivine.config.dialects.document import Document, Entries, Section
 from olivine.config.dialects.models import DEFAULT_TASK
 from olivine.config.dialects.releases import age
+from olivine.config.schema.models import ModelType
 from olivine.config.wording import slip
 
-TYPES = {
-    each.lower(): each
-    for each in [
-        "HfModel",
-        "ONNXModel",
-        "PyTorchModel",
-        "CompositeModel",
-        "DiffusersModel",
-        "DistributedHfModel",
-        "DistributedOnnxModel",
-        "OpenVINOModel",
-        "OptimumModel",
-        "QNNModel",
-        "QairtModel",
-        "QairtPreparedModel",
-        "SNPEModel",
-        "TensorFlowModel",
-    ]
-}
+TYPES = {each.lower(): each for each in get_args(ModelType)}
 FORMER = {
     "compositeonnxmodel": "CompositeModel",
     "compositepytorchmodel": "CompositeModel",
