@@ -93,13 +93,15 @@ class DigestCache:
             return [self.digest_file(path) for path in paths]
         from concurrent.futures import ThreadPoolExecutor
 
+        from olivine.hardware.machine import this_machine
+
         def digest(path: str) -> str:
             with disk_errors(path, verb="read"):
                 return self._digest(path)
 
         for path in unread:
             self._book(os.path.dirname(path))  # so that no two threads read the same one
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(this_machine().cores) as pool:
             read = dict(zip(unread, pool.map(digest, unread), strict=True))
         self._save()
         return [read.get(os.path.abspath(path)) or self.digest_file(path) for path in paths]

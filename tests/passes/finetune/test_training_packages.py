@@ -31,7 +31,7 @@ def extra(model: Path, **arguments: Any) -> list[str]:
         ({"deepspeed": "zero3.json"}, ["deepspeed"]),
         ({"use_liger_kernel": True}, ["liger-kernel"]),
         ({"optim": "paged_adamw_32bit", "report_to": "none"}, []),  # on a CPU its plain twin is taken
-        ({"optim": "sgd", "report_to": "all"}, []),
+        ({"optim": "sgd", "report_to": ["none"]}, []),
     ],
 )
 def test_an_argument_brings_its_package(arguments: dict[str, Any], needed: list[str], pico_model: Path) -> None:
@@ -60,6 +60,8 @@ def test_a_package_that_a_pass_has_anyway_is_named_once(pico_model: Path) -> Non
     ("arguments", "said"),
     [
         ({"report_to": "tensorbord"}, "did you mean tensorboard?"),
+        ({"report_to": "all"}, "every service whose package happens to be installed"),
+        ({"report_to": ["wandb", "all"]}, "name those that you want"),
         ({"deepspeed": True}, "give DeepSpeed's JSON file"),
     ],
 )
@@ -68,6 +70,16 @@ def test_what_cannot_be_handed_on_is_a_problem(arguments: dict[str, Any], said: 
     context = plan_for(pico_model)
     (problem,) = DoRA.check(DoRA.resolve(params, context)[0], context)
     assert said.lower() in str(problem).lower()
+
+
+@pytest.mark.parametrize(
+    ("given", "services"),
+    [("wandb", "wandb"), (["mlflow", "tensorboard", "wandb"], "mlflow and wandb"), ("tensorboard", None), ("none", None)],
+)
+def test_the_plan_tells_where_training_figures_are_sent(given: Any, services: str | None, pico_model: Path) -> None:
+    params = LoRA.params_type.model_validate({"train_data_config": "rows", "training_args": {"report_to": given}})
+    told = [note for note in LoRA.resolve(params, plan_for(pico_model))[1] if "report_to" in note]
+    assert [f"sent to {services}," in note for note in told] == ([True] if services else [])
 
 
 def test_the_plan_refuses_with_what_to_install(pico_model: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from olivine.hardware.machine import this_machine
 from olivine.passes.base import RunContext
 from olivine.passes.convert.attaching import Attached, Choose, attach
 from olivine.passes.convert.round_trip import check_round_trip
@@ -63,7 +64,7 @@ def build_streamed(
         choosing: see :data:`Choosing`.
         tied: whether the embedding takes the output layer's weights.
         quantised: the same checkpoint, if it is quantised.
-        threads: tiles that are rounded at the same time; default: as many as there are cores.
+        threads: tiles that are rounded at the same time; default: as many as this process has cores.
 
     Raises:
         ModelError: a tensor cannot be read, or is not finite.
@@ -110,7 +111,7 @@ def build_streamed(
         reader,
         data,
         context.checkpoint / JOURNAL,
-        threads=threads or os.cpu_count() or 1,
+        threads=threads or this_machine().cores,
         done=report,
         quantised=quantised,
     )

@@ -72,9 +72,11 @@ class AdapterPass(Pass[AdapterParamsT]):
         """Choose number format, optimiser and targets for the host; see the base class."""
         from olivine.passes.finetune import training_arguments
         from olivine.passes.finetune.target_modules import default_targets
+        from olivine.passes.finetune.training_packages import reporting_notes
 
         on_gpu = context.host.device == "gpu"
         arguments, notes = training_arguments.translate(params.training_args)
+        notes += reporting_notes(arguments)
         mixed = bool(arguments.get("fp16") or arguments.get("bf16"))
         changes: dict[str, Any] = {"torch_dtype": params.torch_dtype}
         if params.torch_dtype == "auto":

@@ -161,10 +161,11 @@ def merged(name: str, weight: Any, update: ModuleUpdate, *, fan_in_fan_out: bool
             why="the adapter was trained on another base",
             remedy="give the base that the adapter was trained on",
         )
-    delta = update.b @ update.a * update.scaling
+    # In place, in float32: of a large weight every copy counts.
+    full = (update.b @ update.a).mul_(update.scaling)
     if update.embedding or fan_in_fan_out:
-        delta = delta.T
-    full = weight.float() + delta
+        full = full.T
+    full.add_(weight)
     if update.magnitude is not None:
         # DoRA, equation 5: the row's direction after the update, at the trained length.
         full *= (update.magnitude.float().flatten() / full.norm(dim=1)).unsqueeze(1)

@@ -30,6 +30,9 @@ REPORTERS: Mapping[str, str] = {
 }
 """What ``report_to`` may name, with the package of each; Kubeflow is a place to run in."""
 
+LOCAL = ("tensorboard", "codecarbon", "kubeflow")
+"""Those of them that write files, and send nothing anywhere unless they are told to elsewhere."""
+
 OPTIMISERS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("galore_",), "galore-torch"),
     (("apollo_",), "apollo-torch"),
@@ -61,7 +64,15 @@ def package_problems(arguments: Mapping[str, Any]) -> list[Problem]:
     """Return what is wrong with arguments that transformers would hand to other packages."""
     found = []
     for name in _reporters(arguments):
-        if name not in REPORTERS:
+        if name == "all":
+            found.append(
+                Problem(
+                    "report_to: all sends training figures to every service whose package happens to be installed",
+                    Location(path="training_args.report_to"),
+                    remedy=f"name those that you want: {', '.join(REPORTERS)}",
+                )
+            )
+        elif name not in REPORTERS:
             near = difflib.get_close_matches(name, REPORTERS, 1)
             found.append(
                 Problem(
@@ -82,7 +93,19 @@ def package_problems(arguments: Mapping[str, Any]) -> list[Problem]:
     return found
 
 
+def reporting_notes(arguments: Mapping[str, Any]) -> list[str]:
+    """Return what the user should know of services that resolved ``training_args`` report to."""
+    away = [each for each in _reporters(arguments) if each in REPORTERS and each not in LOCAL]
+    if not away:
+        return []
+    names = " and ".join(away)
+    return [
+        f"training_args.report_to: parameters and losses are sent to {names}, wherever that is set up to send them; "
+        "keys in the environment are kept from Steps, so log in with its own command"
+    ]
+
+
 def _reporters(arguments: Mapping[str, Any]) -> list[str]:
     given = arguments.get("report_to") or []
     names = [given] if isinstance(given, str) else list(given)
-    return [str(each) for each in names if each not in ("none", "all")]
+    return [str(each) for each in names if each != "none"]
