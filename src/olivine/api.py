@@ -88,6 +88,7 @@ def run(
         trust_remote_code=trust_remote_code,
         allow_scripts=allow_scripts,
         layout=layout,
+        beside=True,
         tell=lambda text: sink(Event("note", data={"text": text})),
     )
     return execute(made, store, sink)
@@ -115,6 +116,7 @@ def prepare(
     fetch_models: bool = True,
     tell: Callable[[str], None] | None = None,
     read_weights: bool = True,
+    beside: bool = False,
     online: bool = True,
 ) -> tuple[Plan, Store]:
     """Load and plan, and return the plan with the Store it was made against.
@@ -125,11 +127,13 @@ def prepare(
         fetch_models: fetch also models that are elsewhere, and not only data.
         tell: receives a sentence now and then while something is fetched.
         read_weights: see :func:`olivine.planning.making.make_plan`; a plan that is to be run needs it.
+        beside: whether that may be left to the run, beside its first Step (:mod:`olivine.engine.beside`).
         online: whether the workspaces of AzureML systems may be asked for what their Steps name. The other arguments
             are those of :func:`plan`.
     """
     from olivine.config import load
     from olivine.config.availability import refuse_unavailable
+    from olivine.engine.beside import can_begin
     from olivine.models import hub_token
     from olivine.storage.fetching import Fetcher
     from olivine.storage.vault import hub_token_of, with_vault_values
@@ -153,7 +157,7 @@ def prepare(
 
         planner = plan_search
 
-    def make() -> Plan:
+    def make(*, read: bool) -> Plan:
         return planner(
             loaded,
             store,
@@ -161,14 +165,28 @@ def prepare(
             scripts=scripts,
             fetcher=fetcher,
             fetch_models=fetch_models,
-            read_weights=read_weights,
+            read_weights=read,
             online=online,
         )
 
-    made = check_resources(make(), loaded, force=force)
+    def checked(*, read: bool) -> Plan:
+        first = make(read=read)
+        made = check_resources(first, loaded, force=force)
+        short = made.notes[len(first.notes) :]
+
+        def whole() -> Plan:
+            again = make(read=True)
+            return replace(again, notes=(*again.notes, *short), layout=layout)
+
+        return replace(made, whole=whole if made.unread and beside else None)
+
+    at_once = read_weights and not beside
+    made = checked(read=at_once)
     if fetch_models and _download(made, tell or (lambda text: None)):
         # Now it is known what the models are, down to their commits.
-        made = check_resources(make(), loaded, force=force)
+        made = checked(read=at_once)
+    if made.whole is not None and not can_begin(made):
+        made = checked(read=True)
     made = replace(examined(made, loaded, online=online), layout=layout)
     if layout is not None:
         from olivine.engine.layouts import check_folder

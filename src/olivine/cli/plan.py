@@ -195,7 +195,7 @@ def _estimate(step: PlannedStep, durations: Durations) -> dict[str, Any] | None:
 def _total(plan: Plan, durations: Durations) -> dict[str, Any] | None:
     """Return what the Steps that are to be run take together: the peak of memory, and sums of the rest.
 
-    The run reads first what no digest is known of.
+    The run also reads what no digest is known of.
     """
     found = _sum([step for step in plan.steps if not step.cached], durations)
     if found is not None and found["seconds"] is not None:

@@ -160,6 +160,7 @@ def carry_out(verb: str, workflow: dict[str, Any], arguments: argparse.Namespace
         trust_remote_code=arguments.trust_remote_code,
         force=arguments.force,
         read_weights=not arguments.dry_run,
+        beside=not arguments.dry_run,
         fetch_models=not arguments.dry_run,
         tell=tell,
     )

@@ -97,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         layout=arguments.layout,
         force=arguments.force,
         refresh=arguments.refresh,
+        beside=True,
         tell=tell,
     )
     with make_view(plan, as_json=arguments.json, stream=sys.stdout) as view:

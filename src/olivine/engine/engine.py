@@ -58,7 +58,7 @@ def run_plan(
         OlivineError: a Step failed, or its result could not be written. Nothing that existed is lost.
         KeyboardInterrupt: the user stopped it; workers have been ended.
     """
-    if plan.unread:
+    if plan.unread and plan.whole is None:
         raise ValueError("a plan without the digests of the model's files cannot be run; prepare it with read_weights")
     run = Run(plan, store, sink, run_dir or new_run_dir(plan), make_runner or runner_of)
     run.search = search
@@ -104,6 +104,13 @@ class Run(Steps):
         )
         try:
             self.track()
+            if self.plan.unread:
+                from olivine.engine.beside import do_first
+
+                try:
+                    do_first(self)
+                except OlivineError as error:
+                    raise error.placed(self.plan.steps[0].where) from None
             for planned in self.plan.steps:
                 self.current = planned.name
                 try:

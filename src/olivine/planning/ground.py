@@ -72,6 +72,7 @@ class Ground:
         self.unquantised: tuple[Source, ModelFacts] | None = None
         self.read_weights = True
         self.unread = 0
+        self.unread_files: list[Path] = []
         engine = self.workflow.engine
         self.target = self._place(engine.target_system, "engine.target")
         self.target_machine = self._target_machine()
@@ -81,7 +82,7 @@ class Ground:
     # Digests of files and addresses --------------------------------------------------------------------------------
 
     def _identity(self, folder: Path, files: Sequence[Path], known: Mapping[str, str]) -> str:
-        """Return what stands for files in digests: their content, or, if reading is left to the run, their state.
+        """Return what stands for files in digests: their content, or, if it is not read yet, their state.
 
         The second never equals the first, so nothing is found in the Store, or put there, under it.
 
@@ -98,6 +99,7 @@ class Ground:
             content = [[name, known.get(name) or read[each]] for each, name in names.items()]
             return f"files:{digest_json(content)}"
         self.unread += unread
+        self.unread_files += [each for each, name in names.items() if name not in known]
         state = [[str(each), (at := each.stat()).st_size, at.st_mtime_ns, at.st_ino, at.st_dev] for each in files]
         return f"unread:{digest_json(state)}"
 

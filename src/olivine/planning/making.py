@@ -129,8 +129,8 @@ class Planner(InputModelPlanning, EvaluationPlanning):
         self._check_folders(output_dir)
         if self.unread:
             self.notes.append(
-                f"{gigabytes(self.unread)} of the model's files have not been read yet: the run reads them first, and "
-                "then it is known whether the cache holds results of them"
+                f"{gigabytes(self.unread)} of the model's files have not been read yet: the run reads them, and then "
+                "it is known whether the cache holds results of them"
             )
         self.unavailable = list(dict.fromkeys(self.unavailable))
         if self.problems:
@@ -153,6 +153,7 @@ class Planner(InputModelPlanning, EvaluationPlanning):
             target=self.target_machine,
             fit=fit_of(facts, self.target_machine, full_precision=self._final_precision() == "fp32"),
             unread=self.unread,
+            unread_files=tuple(self.unread_files),
         )
 
     def _final_precision(self) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,6 +121,8 @@ class Plan:
         fit: what the final model takes there, if its size is known.
         unread: bytes of the model's files whose content was not read: the digests of the Steps are not those of a run,
             and whether the Store holds results is not known.
+        unread_files: those files.
+        whole: has read them, makes the plan again as it is for a run; ``None`` if the plan is only to be looked at.
     """
 
     workflow: Workflow
@@ -140,6 +142,8 @@ class Plan:
     target: Target | None = None
     fit: Fit | None = None
     unread: int = 0
+    unread_files: tuple[Path, ...] = ()
+    whole: Callable[[], Plan] | None = None
 
     @property
     def passes(self) -> tuple[PlannedStep, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -70,6 +71,17 @@ class DigestCache:
         self._folder = folder
         self._books: dict[str, dict[str, list[Any]]] = {}
         self._changed: set[str] = set()
+        self._held = False
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep what is read meanwhile to this process until the end, and for good if that comes without an error."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        self._save()
 
     def digest_file(self, path: StrPath) -> str:
         """Return what :func:`digest_file` would; the content is read only if the file may have changed.
@@ -170,6 +182,8 @@ class DigestCache:
         return {name: known for name, known in files.items() if isinstance(known, list) and len(known) == 6}
 
     def _save(self) -> None:
+        if self._held:
+            return
         for folder in sorted(self._changed):
             book = {name: known for name, known in self._books[folder].items() if os.path.exists(f"{folder}/{name}")}
             content = json.dumps({"folder": folder, "files": book}, separators=(",", ":")).encode()

@@ -29,11 +29,12 @@ class Staging:
 
     Attributes:
         path: put the files here. It is on the Store's file system.
+        digest: of the Step; it may be known only when the files are there.
     """
 
     def __init__(self, digest: str, folder: str, put: Callable[[str, Manifest], Artifact]) -> None:
         self.path = Path(folder, FILES)
-        self._digest = digest
+        self.digest = digest
         self._folder = folder
         self._put = put
 
@@ -67,7 +68,7 @@ class Staging:
             started = time.monotonic()
             sealed = tuple(files) if away else self._seal()
             manifest = Manifest(
-                digest=self._digest,
+                digest=self.digest,
                 format=str(format),
                 step=redacted(dict(step)),
                 inputs=redacted(dict(inputs)),

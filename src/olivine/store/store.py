@@ -257,6 +257,10 @@ class Store:
         """Return whether a file's digest is known without reading its content: it was read before, and is as it was."""
         return self._digests.is_known(path)
 
+    def digests_held(self) -> contextlib.AbstractContextManager[None]:
+        """Keep digests of files that are read meanwhile to this process, until it ends without an error."""
+        return self._digests.held()
+
     def digest_tree(self, folder: StrPath, patterns: Sequence[str] | None = None) -> str:
         """Return the digest of a folder as :func:`olivine.store.digest_tree` does, reading only what may have changed.
 
@@ -339,10 +343,14 @@ class Store:
     def _appear(self, folder: str, manifest: Manifest) -> Artifact:
         """Move a finished staging folder into its place; what the Step kept to go on after a kill is needed no more."""
         artifact = self._commit(folder, manifest)
-        checkpoint = self.places.at("checkpoints", manifest.digest)
+        self.forget_checkpoint(manifest.digest)
+        return artifact
+
+    def forget_checkpoint(self, digest: str) -> None:
+        """Remove what a Step kept to go on after a kill, if there is anything."""
+        checkpoint = self.places.at("checkpoints", digest)
         if os.path.lexists(checkpoint):
             remove_tree(checkpoint)
-        return artifact
 
     def _commit(self, folder: str, manifest: Manifest) -> Artifact:
         """Move a finished staging folder into its place, unless there is a good artifact by now."""

@@ -74,7 +74,12 @@ def test_what_cannot_be_handed_on_is_a_problem(arguments: dict[str, Any], said: 
 
 @pytest.mark.parametrize(
     ("given", "services"),
-    [("wandb", "wandb"), (["mlflow", "tensorboard", "wandb"], "mlflow and wandb"), ("tensorboard", None), ("none", None)],
+    [
+        ("wandb", "wandb"),
+        (["mlflow", "tensorboard", "wandb"], "mlflow and wandb"),
+        ("tensorboard", None),
+        ("none", None),
+    ],
 )
 def test_the_plan_tells_where_training_figures_are_sent(given: Any, services: str | None, pico_model: Path) -> None:
     params = LoRA.params_type.model_validate({"train_data_config": "rows", "training_args": {"report_to": given}})
