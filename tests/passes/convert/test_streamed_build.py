@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from olivine.errors import ModelError, OlivineError, StepError
 from olivine.models.genai import GenaiModel
 from olivine.passes.base import Accelerator, RunContext
-from olivine.passes.convert import streamed_build, trial
+from olivine.passes.convert import streamed_build, trial, trying
 from olivine.passes.convert.skeleton import Skeleton
 from olivine.passes.convert.trying import try_result
 from olivine.quant.packing import unpack
@@ -457,3 +457,25 @@ def child_of(process: int) -> psutil.Process:
                 return child
         time.sleep(0.05)
     raise AssertionError("the builder was given no process of its own")
+
+
+def test_weights_stay_mapped_only_where_that_takes_less(
+    pico_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = checkpoint(tmp_path / "model", pico_model, "phi3")
+    build_genai(source, tmp_path / "out", precision="int4")
+    graph = tmp_path / "out" / "model.onnx"
+    assert not trying.takes_less_mapped(graph.parent)
+    monkeypatch.setattr(trying, "LARGE", 1)
+    model = onnx.load(str(graph), load_external_data=False)
+    rows = [each for node in model.graph.node for each in node.attribute if each.name == "N"]
+    assert len(rows) == 3 * 5 + 1
+    for count, less in (
+        (1, True),
+        (10**6, False),
+    ):  # narrow, and so wide that widening one takes more than all there is
+        rows[-1].i = count
+        for each in rows[:-1]:
+            each.i = 1
+        onnx.save(model, str(graph))
+        assert trying.takes_less_mapped(graph.parent) is less

@@ -8,7 +8,7 @@ from olivine.errors import OlivineError, StepError
 from olivine.passes.base import RunContext
 
 LARGE = 1 << 30
-"""Bytes of a model from which it is tried with its weights mapped: the kernels would copy them all."""
+"""Bytes of a model from which it may be tried with its weights mapped: the kernels would copy them all."""
 
 
 def try_result(context: RunContext, precision: str, folder: Path) -> None:
@@ -23,7 +23,7 @@ def try_result(context: RunContext, precision: str, folder: Path) -> None:
 
     context.progress(1, 1, message="trying the result")
     try:
-        mapped = context.target.device == "cpu" and _weights(folder) >= LARGE
+        mapped = context.target.device == "cpu" and takes_less_mapped(folder)
         model = GenaiModel(folder, context.target, mapped=mapped)
         logits, _ = model.step([model.bos_id if model.bos_id is not None else 0])
     except OlivineError as error:
@@ -44,6 +44,24 @@ def try_result(context: RunContext, precision: str, folder: Path) -> None:
             why=f"precision {precision} may be too narrow for its weights",
             remedy="use bf16 or fp32, or int4 with use_cuda_bf16; nothing was kept",
         )
+
+
+def takes_less_mapped(folder: Path) -> bool:
+    """Return whether a large model takes less memory mapped, though quantised matrices are then widened to be used."""
+    return _weights(folder) >= max(LARGE, _widened(folder))
+
+
+def _widened(folder: Path) -> int:
+    """Return the bytes of the largest quantised matrix in float32: kernels make one of each that was not copied."""
+    import onnx
+
+    largest = 0
+    for file in folder.glob("*.onnx"):
+        for node in onnx.load(str(file), load_external_data=False).graph.node:
+            if node.op_type == "MatMulNBits":
+                shape = {each.name: each.i for each in node.attribute if each.name in ("K", "N")}
+                largest = max(largest, 4 * shape["K"] * shape["N"])
+    return largest
 
 
 def _weights(folder: Path) -> int:
