@@ -148,6 +148,20 @@ def test_a_file_that_cannot_be_read_fails_the_run_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_that_changes_while_it_is_used_fails_the_run(model: Path, tmp_path: Path, gate: Gate) -> None:
+    def rewrite(event: Event) -> None:
+        if event.event == "progress" and not gate.opened.is_set():
+            file = model / "model.safetensors"
+            file.write_bytes(file.read_bytes())
+            gate.opened.set()
+
+    with pytest.raises(StoreError, match="changed while it was used"):
+        olivine.run(workflow(model, tmp_path), on_event=rewrite)
+    assert not (tmp_path / "cache" / "artifacts").exists()
+    again = olivine.run(workflow(model, tmp_path))
+    assert not again.steps[0].cached
+
+
 def test_a_measurement_that_comes_first_waits_for_the_reading(model: Path, tmp_path: Path) -> None:
     config = workflow(model, tmp_path, evaluator="size", evaluate_input_model=True)
     config["evaluators"] = {"size": {"metrics": [{"type": "size"}]}}

@@ -8,9 +8,9 @@ where it was; its result appears in the Store under the digest that says what wa
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from olivine.errors import OlivineError, StepError
+from olivine.errors import OlivineError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,30 +82,34 @@ def do_first(steps: Steps) -> None:
         waited = True
         steps.told_of_waiting(first.name)(pid)
 
+    files = steps.plan.unread_files
+    before = _states(files)
     with store.digests_held():
-        reading = Reading(store, steps.plan.unread_files)
+        reading = Reading(store, files)
         reading.start()
         with store.lock(first.digest, told_of_waiting), store.stage(first.digest) as staging:
             try:
                 if waited:  # another process has made it now, most likely
                     _know(steps, reading)
                 steps.begin(first)
-                request = steps.request(first, staging)
 
-                def report(kind: str, data: dict[str, Any]) -> None:
+                def heard() -> None:
                     if steps.plan.unread and not reading.is_alive():
                         _know(steps, reading)
-                    steps.emit(kind, first.name, **data)
 
-                try:
-                    answer = steps.runner(first.system).run(request, report)
-                except StepError as error:
-                    steps.emit("step-failed", first.name, reason=str(error), log=str(steps.log))
-                    raise
+                answer = steps.ask(first, steps.request(first, staging), fresh=False, heard=heard)
                 if steps.plan.unread:
                     message = "reading the rest of the model's files"
                     steps.emit("progress", first.name, done=0, total=None, message=message)
                     _know(steps, reading)
+                after = _states(files)
+                changed = next((file for file in files if after[file] != before[file]), None)
+                if changed is not None:
+                    raise StoreError(
+                        f"{changed} changed while it was used",
+                        why="which of its contents the result was made of cannot be told",
+                        remedy="run it again when whatever writes the file is done",
+                    )
                 planned = steps.plan.steps[0]
                 with store.lock(planned.digest, steps.told_of_waiting(planned.name)):
                     _look(steps)
@@ -114,6 +118,18 @@ def do_first(steps: Steps) -> None:
             except Found as found:
                 steps.done(steps.plan.steps[0], found.artifact, cached=True)
             store.forget_checkpoint(first.digest)
+
+
+def _states(files: Sequence[Path]) -> dict[Path, list[int] | None]:
+    """Return what changes when a file does; ``None`` for one that is gone."""
+    found: dict[Path, list[int] | None] = {}
+    for file in files:
+        try:
+            at = file.stat()
+            found[file] = [at.st_size, at.st_mtime_ns, at.st_ino, at.st_dev]
+        except OSError:
+            found[file] = None
+    return found
 
 
 def _know(steps: Steps, reading: Reading) -> None:

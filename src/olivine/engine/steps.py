@@ -253,11 +253,14 @@ class Steps:
             return {}
         return {EFFORT: planned.estimate.effort.as_json(), MACHINE: this_machine().fingerprint}
 
-    def ask(self, planned: PlannedStep, request: StepRequest, *, fresh: bool) -> StepAnswer:
-        """Have a runner do it, passing on what it reports."""
+    def ask(
+        self, planned: PlannedStep, request: StepRequest, *, fresh: bool, heard: Callable[[], None] = lambda: None
+    ) -> StepAnswer:
+        """Have a runner do it, passing on what it reports; ``heard`` is called before, and may raise to end it."""
         runner = self.runner(planned.system)
 
         def report(kind: str, data: dict[str, Any]) -> None:
+            heard()
             self.emit(kind, planned.name, **data)
 
         try:
