@@ -155,7 +155,8 @@ class ModelBuilder(Pass[ModelBuilderParams]):
         output = int((model.parameters - tables) * width + looked_up) + GRAPH
         # The builder loads the checkpoint, then holds it again as the tensors of the graph.
         held = int(model.parameters * (2.5 * 2 if params.precision != "fp32" else 3 * 4))
-        work = Effort(moved=180.0 * model.parameters, read=model.weights, written=2.0 * output)
+        # One thread does most of it: it goes over each weight again and again.
+        work = Effort(moved=350.0 * model.parameters, read=model.weights, written=2.0 * output)
         effort = TRANSFORMERS + BUILDING + work
         phases, mapped = {"building": BUILDER + held + model.weights}, {"building": model.weights}
         found = Estimate(phases, output, effort=effort, mapped=mapped)
