@@ -7,10 +7,12 @@ where it was; its result appears in the Store under the digest that says what wa
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
 from olivine.errors import OlivineError, StoreError
+from olivine.store.digests import state_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,13 +124,10 @@ def do_first(steps: Steps) -> None:
 
 def _states(files: Sequence[Path]) -> dict[Path, list[int] | None]:
     """Return what changes when a file does; ``None`` for one that is gone."""
-    found: dict[Path, list[int] | None] = {}
+    found: dict[Path, list[int] | None] = dict.fromkeys(files)
     for file in files:
-        try:
-            at = file.stat()
-            found[file] = [at.st_size, at.st_mtime_ns, at.st_ino, at.st_dev]
-        except OSError:
-            found[file] = None
+        with contextlib.suppress(OSError):
+            found[file] = state_of(file)
     return found
 
 

@@ -25,6 +25,7 @@ from olivine.planning.away import (
 from olivine.planning.plan import PlannedStep, Source
 from olivine.planning.requirements import check_requirements, versions_of
 from olivine.store import digest_json
+from olivine.store.digests import state_of
 
 if TYPE_CHECKING:
     from olivine.config import Loaded
@@ -100,7 +101,7 @@ class Ground:
             return f"files:{digest_json(content)}"
         self.unread += unread
         self.unread_files += [each for each, name in names.items() if name not in known]
-        state = [[str(each), (at := each.stat()).st_size, at.st_mtime_ns, at.st_ino, at.st_dev] for each in files]
+        state = [[str(each), *state_of(each)] for each in files]
         return f"unread:{digest_json(state)}"
 
     def _unread(self, files: Sequence[Path]) -> int:

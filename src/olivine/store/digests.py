@@ -198,6 +198,16 @@ class DigestCache:
         return os.path.join(self._folder, hashlib.sha256(os.fsencode(folder)).hexdigest()[:32] + ".json")
 
 
+def state_of(path: StrPath) -> list[int]:
+    """Return what changes when the content of a file does, and not with its permissions; it is not read.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    status = os.stat(path)
+    return [status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev]
+
+
 def _identity(status: os.stat_result) -> list[int]:
     return [status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns, status.st_dev]
 

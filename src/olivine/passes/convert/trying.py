@@ -48,7 +48,8 @@ def try_result(context: RunContext, precision: str, folder: Path) -> None:
 
 def takes_less_mapped(folder: Path) -> bool:
     """Return whether a large model takes less memory mapped, though quantised matrices are then widened to be used."""
-    return _weights(folder) >= max(LARGE, _widened(folder))
+    weights = _weights(folder)
+    return weights >= LARGE and weights >= _widened(folder)
 
 
 def _widened(folder: Path) -> int:
