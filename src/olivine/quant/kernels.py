@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from olivine.quant.compiled import compiled
+from olivine.quant.encoding import encoder
 from olivine.quant.rounding import FACTORS, LONG, LONG_FACTORS, LONG_RANGES, RANGES
 from olivine.quant.scale_search import searcher
 from olivine.quant.scheme import Rounding, Scheme
@@ -81,7 +82,7 @@ def encode(
     rows, width = weight.shape
     groups, group = scheme.groups(width), scheme.group(width)
     packed = np.zeros((rows, groups * group * scheme.bits // 8), np.uint8)
-    lost, whole = _encode(weight, group, scheme.bits, scales, zeros, packed)
+    lost, whole = encoder(group, scheme.bits)(weight, scales, zeros, packed)
     return packed, lost, whole
 
 
@@ -211,47 +212,3 @@ def _asymmetric(weight, group, top, factors, by_size, scales, zeros):  # type: i
                     best_zero = zero
             scales[row, index] = best
             zeros[row, index] = np.uint8(best_zero)
-
-
-@compiled
-def _encode(weight, group, bits, scales, zeros, packed):  # type: ignore[no-untyped-def]
-    rows, width = weight.shape
-    codes = np.empty(group, np.uint8)
-    last = np.float32((1 << bits) - 1)
-    each = 8 // bits
-    lost = np.float64(0.0)
-    whole = np.float64(0.0)
-    for row in range(rows):
-        for index in range(scales.shape[1]):
-            start = index * group
-            count = min(group, width - start)
-            scale = scales[row, index]
-            inverse = np.float32(1.0) / scale
-            zero = np.float32(zeros[row, index])
-            group_lost = np.float32(0.0)
-            group_whole = np.float32(0.0)
-            for place in range(count):
-                value = weight[row, start + place]
-                code = min(max(np.rint(value * inverse) + zero, np.float32(0.0)), last)
-                error = value - (code - zero) * scale
-                group_lost += error * error
-                group_whole += value * value
-                codes[place] = np.uint8(code)
-            for place in range(count, group):
-                codes[place] = zeros[row, index]
-            lost += group_lost
-            whole += group_whole
-            first = start * bits // 8
-            if each == 2:
-                for place in range(group // 2):
-                    packed[row, first + place] = codes[2 * place] | (codes[2 * place + 1] << 4)
-            elif each == 4:
-                for place in range(group // 4):
-                    four = 4 * place
-                    packed[row, first + place] = (
-                        codes[four] | (codes[four + 1] << 2) | (codes[four + 2] << 4) | (codes[four + 3] << 6)
-                    )
-            else:
-                for place in range(group):
-                    packed[row, first + place] = codes[place]
-    return lost, whole

@@ -16,7 +16,7 @@ import numpy as np
 
 from olivine.quant.compiled import compiled
 
-LANES = 32
+LANES = 64
 
 INVERSE, LOWEST, HIGHEST, PRODUCT, SQUARE, TYPICAL, LOW, HIGH, RANGE, SCALE, ZERO, SCORE, ROWS = range(13)
 """Rows of the array of lanes: what rounds, the ends of the codes, the two sums, the root mean square of the group, its
