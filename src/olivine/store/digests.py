@@ -75,12 +75,10 @@ class DigestCache:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keep what is read meanwhile to this process until the end, and for good if that comes without an error."""
+        """Keep what is read meanwhile to this process until the end; and after an error, for a thread may still read."""
         self._held = True
-        try:
-            yield
-        finally:
-            self._held = False
+        yield
+        self._held = False
         self._save()
 
     def digest_file(self, path: StrPath) -> str:
