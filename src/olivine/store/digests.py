@@ -75,7 +75,7 @@ class DigestCache:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keep what is read meanwhile to this process until the end; and after an error, for a thread may still read."""
+        """Keep what is read meanwhile to this process until the end; after an error too: a thread may still read."""
         self._held = True
         yield
         self._held = False
