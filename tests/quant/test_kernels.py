@@ -82,3 +82,18 @@ def test_scales_are_stored_as_torch_would_store_them(name: str) -> None:
     scales = np.array([0.0, 1e-9, -1e-9, 0.1, -0.3, 1e6, -1e6, 3.4e38, -3.4e38], np.float32)
     expected = in_torch(torch.from_numpy(scales), getattr(torch, name)).numpy()
     np.testing.assert_array_equal(as_stored(scales, name), expected)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("width", [48, 64])
+def test_errors_are_the_same_wherever_the_weights_lie_in_memory(width: int) -> None:
+    weight = np.random.default_rng(0).standard_normal((7, width)).astype(np.float32)
+    scheme = Scheme(4, 32, symmetric=True)
+    scales, zeros = find_scales(weight, scheme, "search")
+    found = set()
+    for size in range(16, 420, 8):  # of what lay before and behind the weights, where the codes may go
+        for _ in range(20):
+            neighbours = [(np.empty(size, np.uint8), weight.copy()) for _ in range(12)]
+            copies = [copy for _, copy in neighbours]
+            del neighbours
+            found |= {encode(copy, scheme, scales, zeros)[1:] for copy in copies}
+    assert len(found) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numba
@@ -27,3 +28,7 @@ def compiled(function: Callable[..., Any], *, no_nan: bool = False, inline: bool
         return numba.njit(cache=True, nogil=True, error_model="numpy", **options)(function)
     except RuntimeError:  # neither this folder nor the user's cache can be written
         return numba.njit(nogil=True, error_model="numpy", **options)(function)
+
+
+part, whole = partial(compiled, no_nan=True, inline=True), partial(compiled, no_nan=True)
+"""For functions that are compiled for certain constants: the parts, and the whole that they are put into."""

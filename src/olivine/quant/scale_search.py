@@ -9,12 +9,12 @@ tell that what it writes is not what it reads (so all that a lane needs is in on
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from olivine.quant.compiled import compiled
+from olivine.quant.compiled import part, whole
 
 LANES = 64
 
@@ -29,10 +29,7 @@ STEP = 4
 """Weights of a lane that are added up before the sums are put back; every length is a multiple of it."""
 
 
-_part, _whole = partial(compiled, no_nan=True, inline=True), partial(compiled, no_nan=True)
-
-
-@_part
+@part
 def _load(weight, first, block, group):  # type: ignore[no-untyped-def]
     """Turn the groups from ``first`` on into the lanes of ``block``; return how many there are."""
     rows, width = weight.shape
@@ -55,7 +52,7 @@ def _load(weight, first, block, group):  # type: ignore[no-untyped-def]
     return count
 
 
-@_part
+@part
 def _measure(block, lanes, group, by_size):  # type: ignore[no-untyped-def]
     """Find the ends of every group, zero among them, and how large its weights are."""
     lanes[LOW] = np.float32(0.0)
@@ -76,7 +73,7 @@ def _measure(block, lanes, group, by_size):  # type: ignore[no-untyped-def]
         lanes[TYPICAL, lane] = np.sqrt(lanes[TYPICAL, lane] / np.float32(group))
 
 
-@_part
+@part
 def _keep_better(block, lanes, group, by_size):  # type: ignore[no-untyped-def]
     """Round with ``INVERSE``, and keep the scale and zero point (``-LOWEST``) of lanes that come closer so."""
     lanes[PRODUCT] = np.float32(0.0)
@@ -101,7 +98,7 @@ def _keep_better(block, lanes, group, by_size):  # type: ignore[no-untyped-def]
         lanes[ZERO, lane] = -lanes[LOWEST, lane] if score > best else lanes[ZERO, lane]
 
 
-@_part
+@part
 def _invert(lanes, row, factor):  # type: ignore[no-untyped-def]
     for lane in range(LANES):
         scale = lanes[row, lane] * factor
@@ -122,7 +119,7 @@ def searcher(group: int, *, symmetric: bool, by_size: bool) -> Any:
         by_size: whether errors count by the size of the weight, as with k-quants; else they all count the same.
     """
 
-    @_whole
+    @whole
     def search_symmetric(weight, steps, factors, scales, zeros):  # type: ignore[no-untyped-def]
         block = np.zeros((group, LANES), np.float32)
         lanes = np.zeros((ROWS, LANES), np.float32)
@@ -145,7 +142,7 @@ def searcher(group: int, *, symmetric: bool, by_size: bool) -> Any:
             for lane in range(count):
                 found[first + lane] = lanes[SCALE, lane]
 
-    @_whole
+    @whole
     def search_asymmetric(weight, steps, factors, scales, zeros):  # type: ignore[no-untyped-def]
         block = np.zeros((group, LANES), np.float32)
         lanes = np.zeros((ROWS, LANES), np.float32)
