@@ -1,13 +1,15 @@
 """What quantising costs, and what it leaves of a model: beside the plain model builder and Microsoft Olive 0.13.
 
     python benchmarks/quantize.py cost --shape mini [--olive PEER/bin/olive] [--folder MODELS] [--only NAME ...]
+                                       [--speed]
     python benchmarks/quantize.py quality --model TRAINED --text TEXT [--olive PEER/bin/olive] [--only NAME ...]
                                           [--results FILE] [--also NAME=PASSES.json ...]
 
 ``cost`` writes a random Phi-3 checkpoint of the shape (half: 0.5B weights, mini: 3.8B, large: 14B) in bfloat16, shard
 by shard, and has each way make an int4 ONNX Runtime GenAI folder of it: wall time, peak resident memory of the process
 tree, and the part of it that no file backs; and how long it takes to read the checkpoint and to write as many bytes as
-the result. ``mini`` takes 8 GB of disk and ``large`` 30, and each result on top, which is deleted before the next.
+the result. ``mini`` takes 8 GB of disk and ``large`` 30, and each result on top, which is deleted before the next; but
+with ``--speed`` all are kept to the end, loaded together, and generate by turns: tokens/s.
 
 ``quality`` makes GenAI folders of a trained model in every way, and measures each on the text: perplexity, the mean
 Kullback-Leibler divergence of its next-token distribution from that of the float model (nats a token), bytes of its
@@ -27,11 +29,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from processes import Figures, measure
+
+if TYPE_CHECKING:
+    from olivine.models.genai import GenaiModel
 
 SHAPES: dict[str, dict[str, int]] = {
     "half": {"hidden": 1536, "layers": 16, "heads": 16, "key_heads": 16, "intermediate": 4096, "vocabulary": 32064},
@@ -318,6 +323,10 @@ class Row:
     decode: float = 0.0
 
 
+PROMPT, NEW, TURNS = 64, 64, 5
+"""Tokens of the prompt, tokens that are generated, and how often each model has its turn."""
+
+
 def _make(name: str, way: Way, root: Path, sizes: Mapping[str, int], interval: float) -> tuple[Row, Path | None]:
     """Run one way; return what it took and the folder of its model."""
     folder = Path(tempfile.mkdtemp(dir=root))
@@ -352,8 +361,10 @@ def cost(arguments: argparse.Namespace) -> None:
         write_checkpoint(model, arguments.shape)
     stored = sum(file.stat().st_size for file in model.glob("*.safetensors"))
     found: dict[str, Row] = {}
+    results: dict[str, Path] = {}
+    own_names = {each.partition("=")[0] for each in arguments.also}
     for name, way in ways(arguments, model, None):
-        if name not in (arguments.only or COST):
+        if name not in (arguments.only or COST) and name not in own_names:
             continue
         for _ in range(arguments.repeats):
             row, built = _make(name, way, root, {each.name: each.size for each in found.values()}, 0.05)
@@ -361,8 +372,12 @@ def cost(arguments: argparse.Namespace) -> None:
                   f"{row.anonymous / 1e9:.2f} GB anonymous", flush=True)  # fmt: skip
             if name not in found or (not row.failed and row.seconds < found[name].seconds):
                 found[name] = row
-            for made in root.iterdir() if built is not None else ():
-                shutil.rmtree(made)
+            if built is not None and arguments.speed:
+                results[name] = built
+            elif built is not None:
+                shutil.rmtree(root / built.relative_to(root).parts[0])
+    for name, (prefill, decode) in _rates(results).items():
+        found[name].prefill, found[name].decode = prefill, decode
     plain_copy = _copy_seconds(model, root, found["olivine"].size) if "olivine" in found else None
     own = found.get("olivine")
     best = own if own is not None and not own.failed else None
@@ -378,7 +393,33 @@ def cost(arguments: argparse.Namespace) -> None:
     if plain_copy is not None and best:
         print(f"| reading the checkpoint and writing as many bytes as the result | {plain_copy:.1f} s | | | | "
               f"{best.seconds / plain_copy:.1f} times as long |")  # fmt: skip
+    for name in results:
+        print(f"{name}: {found[name].prefill:.1f} tokens/s of a prompt, {found[name].decode:.1f} generated")
     shutil.rmtree(root)
+
+
+def _rates(folders: Mapping[str, Path]) -> dict[str, tuple[float, float]]:
+    """Return the tokens/s of a prompt, and those that are generated, of the GenAI models in ``folders``, by turns."""
+    from olivine.models.genai import GenaiModel
+    from olivine.passes.base import Accelerator
+
+    models = {name: GenaiModel(folder, Accelerator()) for name, folder in folders.items()}
+    best = dict.fromkeys(models, (0.0, 0.0))
+    for _ in range(TURNS):
+        for name, model in models.items():
+            prefill, decode = _speed(model, list(range(300, 300 + PROMPT)), NEW)
+            best[name] = max(best[name][0], prefill), max(best[name][1], decode)
+    return best
+
+
+def _speed(model: GenaiModel, prompt: list[int], new: int) -> tuple[float, float]:
+    """Return the tokens/s of the prompt and of ``new`` tokens after the first."""
+    started = time.perf_counter()
+    tokens = model.generate(prompt, new + 1, ignore_eos=True)
+    next(tokens)
+    first = time.perf_counter()
+    rest = sum(1 for _ in tokens)
+    return len(prompt) / (first - started), rest / (time.perf_counter() - first)
 
 
 def _copy_seconds(model: Path, root: Path, size: int) -> float:
@@ -491,14 +532,7 @@ def _measured(
             yield (logits - np.log(np.exp(logits).sum(-1, keepdims=True))).astype(np.float32)
 
     perplexity, divergence = _score(chunks, expected, distributions())
-    speeds = []
-    for _ in range(5):
-        started = time.perf_counter()
-        tokens = model.generate(chunks[0][:128], 129, ignore_eos=True)
-        next(tokens)
-        first = time.perf_counter()
-        rest = sum(1 for _ in tokens)
-        speeds.append((128 / (first - started), rest / (time.perf_counter() - first)))
+    speeds = [_speed(model, chunks[0][:128], 128) for _ in range(5)]
     return perplexity, divergence, max(each[0] for each in speeds), max(each[1] for each in speeds)
 
 
@@ -518,6 +552,7 @@ def main() -> None:
         if run is cost:
             verb.add_argument("--shape", choices=SHAPES, default="half")
             verb.add_argument("--repeats", type=int, default=1)
+            verb.add_argument("--speed", action="store_true", help="measure what the results generate, too")
         else:
             verb.add_argument(
                 "--results", type=Path, help="keeps rows from call to call; those that are there are not run"

@@ -76,7 +76,11 @@ class Scheme:
 
         Whole groups are stored, empty part included.
         """
+        return sum(self.stored_parts(rows, in_features, scale_bytes))
+
+    def stored_parts(self, rows: int, in_features: int, scale_bytes: int) -> tuple[int, int, int]:
+        """Return the bytes of codes, scales and zero points, the last 0 if there are none; see :meth:`stored_bytes`."""
         groups = self.groups(in_features)
         packed = groups * self.group(in_features) * self.bits // 8
         zeros = 0 if self.symmetric else -(-groups * self.bits // 8)
-        return rows * (packed + groups * scale_bytes + zeros)
+        return rows * packed, rows * groups * scale_bytes, rows * zeros

@@ -104,12 +104,23 @@ class Matrix:
         return sum(each.rows for each in self.slices)
 
     @property
-    def bytes(self) -> int:
-        """Bytes that it takes in the file."""
+    def sizes(self) -> tuple[int, int, int]:
+        """Bytes of its codes (or values), scales and zero points."""
         size = np.dtype(self.scale_type).itemsize
         if self.scheme is None:
-            return self.rows * self.width * size
-        return self.scheme.stored_bytes(self.rows, self.width, size)
+            return self.rows * self.width * size, 0, 0
+        return self.scheme.stored_parts(self.rows, self.width, size)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that it takes in the file."""
+        return sum(self.sizes)
+
+    @property
+    def end(self) -> int:
+        """The byte of the file after its last."""
+        places = (self.region.codes, self.region.scales, self.region.zeros or 0)
+        return max(place + size for place, size in zip(places, self.sizes, strict=True))
 
 
 @dataclass(frozen=True)

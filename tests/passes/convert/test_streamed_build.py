@@ -10,7 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -23,13 +26,17 @@ from safetensors.torch import load_file, save_file
 
 from olivine.errors import ModelError, OlivineError, StepError
 from olivine.models.genai import GenaiModel
-from olivine.passes.base import Accelerator, RunContext
-from olivine.passes.convert import streamed_build, trial, trying
+from olivine.passes.base import Accelerator, Format, RunContext
+from olivine.passes.convert import attaching, building, foreseeing, streamed_build, trial, trying
+from olivine.passes.convert.attaching import Attached, Choice
+from olivine.passes.convert.foreseeing import foresee
 from olivine.passes.convert.skeleton import Skeleton
 from olivine.passes.convert.trying import try_result
 from olivine.quant.packing import unpack
+from olivine.quant.reading import TensorReader
 from olivine.quant.rounding import round_weights
 from olivine.quant.scheme import Scheme
+from olivine.quant.streaming import Matrix
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 64,
@@ -103,11 +110,21 @@ def distance(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_architecture_computes_what_its_checkpoint_does(name: str, pico_model: Path, tmp_path: Path) -> None:
+def test_every_architecture_computes_what_its_checkpoint_does(
+    name: str, pico_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = checkpoint(tmp_path / "model", pico_model, name)
+    attached: list[tuple[Attached, int]] = []
+
+    def attach(*arguments: Any, foreseen: Sequence[Matrix], **named: Any) -> Attached:
+        attached.append((attaching.attach(*arguments, foreseen=foreseen, **named), len(foreseen)))
+        return attached[-1][0]
+
+    monkeypatch.setattr(streamed_build, "attach", attach)
     notes = build_genai(source, tmp_path / "out", precision="int8", int4_accuracy_level=1)
     assert notes == []
     assert distance(logits(tmp_path / "out"), float_logits(source)) < 0.03
+    assert [(each.as_foreseen, count) for each, count in attached] == [(True, 4 * 3)]
 
 
 def dequantised(folder: Path, node_name: str) -> np.ndarray:
@@ -369,21 +386,13 @@ if __name__ == "__main__":
     build_in(Path({source!r}), Path({output!r}), Path({scratch!r}), slowly={slowly})
 """
 
+APART = "import olivine.passes.convert.building as building; building.APART = 0"
+"""Has the graph built in a process of its own, and matrices rounded meanwhile."""
 
-def build_in(source: Path, output: Path, scratch: Path, *, slowly: bool = False) -> None:
-    """Build with a folder for what outlives a kill; print each matrix that is done."""
-    from olivine.passes.base import Format
-    from olivine.passes.convert.builder_params import ModelBuilderParams
-    from olivine.passes.convert.model_builder import ModelBuilder
 
-    def progress(done: float, total: float | None, *, unit: str = "", message: str = "", **values: float) -> None:
-        print(message, flush=True)
-        if slowly and message.startswith("rounding"):
-            time.sleep(0.1)
-
-    output.mkdir(exist_ok=True)
-    scratch.mkdir(exist_ok=True)
-    context = RunContext(
+def context_in(source: Path, output: Path, scratch: Path, progress: Any) -> RunContext:
+    """Return the context of a pass that keeps in ``scratch`` what outlives a kill."""
+    return RunContext(
         inputs={"model": source},
         input_format=Format.HF,
         output=output,
@@ -394,15 +403,33 @@ def build_in(source: Path, output: Path, scratch: Path, *, slowly: bool = False)
         progress=progress,
         note=print,
     )
+
+
+def build_in(source: Path, output: Path, scratch: Path, *, slowly: bool = False) -> None:
+    """Build with a folder for what outlives a kill; print each matrix that is done."""
+    from olivine.passes.convert.builder_params import ModelBuilderParams
+    from olivine.passes.convert.model_builder import ModelBuilder
+
+    def progress(done: float, total: float | None, *, unit: str = "", message: str = "", **values: float) -> None:
+        print(message, flush=True)
+        if slowly and message.startswith("rounding"):
+            time.sleep(0.1)
+
+    output.mkdir(exist_ok=True)
+    scratch.mkdir(exist_ok=True)
+    context = context_in(source, output, scratch, progress)
     ModelBuilder().run(ModelBuilderParams(precision="int4"), context)
 
 
-def test_killed_build_goes_on_where_it_was(pico_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside", [False, True])
+def test_killed_build_goes_on_where_it_was(beside: bool, pico_model: Path, tmp_path: Path) -> None:
     source = checkpoint(tmp_path / "model", pico_model, "llama")
     output, scratch = tmp_path / "out", tmp_path / "scratch"
     script = WORKER.format(
         tests=str(Path(__file__).parent), source=str(source), output=str(output), scratch=str(scratch), slowly=True
     )
+    if beside:  # six matrices are done long before another process has imported the builder
+        script = script.replace("    streaming.SYNC", f"    {APART}\n    streaming.SYNC")
     (tmp_path / "worker.py").write_text(script)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
@@ -420,6 +447,7 @@ def test_killed_build_goes_on_where_it_was(pico_model: Path, tmp_path: Path) -> 
     kept = [json.loads(line)["name"] for line in journal.read_text().splitlines()]
     assert 4 <= len(kept) <= 7
     before = (scratch / "model.onnx.data").stat().st_ino
+    assert beside is not (scratch / "skeleton" / "out" / "model.onnx").exists()
     build_in(source, output, scratch)
     assert (output / "model.onnx.data").stat().st_ino == before  # the same file, not one made anew
     assert not journal.exists()
@@ -435,7 +463,7 @@ def test_process_of_the_builder_gives_the_same_and_goes_when_its_parent_is_kille
     output, scratch = tmp_path / "out", tmp_path / "scratch"
     script = WORKER.format(
         tests=str(Path(__file__).parent), source=str(source), output=str(output), scratch=str(scratch), slowly=False
-    ).replace("streaming.SYNC_BYTES = 1", "import olivine.passes.convert.building as building; building.APART = 0")
+    ).replace("streaming.SYNC_BYTES = 1", APART)
     (tmp_path / "worker.py").write_text(script)
     command = [sys.executable, str(tmp_path / "worker.py")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -479,3 +507,54 @@ def test_weights_stay_mapped_only_where_that_takes_less(
             each.i = 1
         onnx.save(model, str(graph))
         assert trying.takes_less_mapped(graph.parent) is less
+
+
+def foreseen_in(source: Path) -> tuple[Matrix, ...]:
+    """Return what is foreseen of the checkpoint with the usual parameters."""
+    reader = TensorReader(source)
+    return foresee(reader.tensors, reader.checkpoint.config, lambda *_: Choice(Scheme(), "search"), "float32")
+
+
+def test_what_the_graph_has_not_is_not_built(pico_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = checkpoint(tmp_path / "model", pico_model, "llama")
+    monkeypatch.setattr(foreseeing, "foresee", lambda *_: ())
+    build_genai(source, tmp_path / "plain", precision="int4")
+    first, second, *others = foreseen_in(source)
+    wrong = (replace(first, name="/model/layers.0/mlp/no_proj"), replace(second, name=first.name), *others)
+    monkeypatch.setattr(foreseeing, "foresee", lambda *_: wrong)
+    monkeypatch.setattr(building, "APART", 0)
+    build_genai(source, tmp_path / "out", precision="int4")
+    for file in ("model.onnx", "model.onnx.data"):
+        assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "plain" / file).read_bytes()
+
+
+def test_builder_that_fails_ends_the_rounding_beside_it(pico_model: Path, tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model", pico_model, "llama")
+    failed = Event()
+    rounded: list[str] = []
+
+    def build(*_: object) -> None:
+        failed.set()
+        raise StepError("the model builder failed")
+
+    def progress(*_: object, message: str = "", **__: object) -> None:
+        if message.startswith("rounding"):
+            rounded.append(message)
+            failed.wait()
+            time.sleep(0.1)
+
+    (tmp_path / "out").mkdir()
+    (tmp_path / "scratch").mkdir()
+    context = context_in(source, tmp_path / "out", tmp_path / "scratch", progress)
+    foreseen = foreseen_in(source)
+    with pytest.raises(StepError, match="the model builder failed"):
+        streamed_build.build_streamed(
+            TensorReader(source),
+            context,
+            build,
+            lambda _: pytest.fail("no graph"),
+            tied=False,
+            foreseen=foreseen,
+            beside=True,
+        )
+    assert len(rounded) < len(foreseen)

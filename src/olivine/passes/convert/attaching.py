@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -52,24 +52,44 @@ class Attached:
         matrices: what to stream into the data file.
         size: bytes of the data file.
         copied: what to copy from the skeleton's data file: (place there, bytes, place in the new file).
+        as_foreseen: whether all that was foreseen is among ``matrices``.
     """
 
     model: ModelProto
     matrices: tuple[Matrix, ...]
     size: int
     copied: tuple[tuple[int, int, int], ...]
+    as_foreseen: bool
 
 
-class _Layout:
-    """Hands out aligned places in the data file."""
+class Layout:
+    """Hands out aligned places in the data file.
 
-    def __init__(self) -> None:
-        self.size = 0
+    Args:
+        foreseen: matrices that have theirs already.
+
+    Attributes:
+        size: bytes of the file so far.
+        foreseen: those that nobody has asked for so far, by name.
+    """
+
+    def __init__(self, foreseen: Sequence[Matrix] = ()) -> None:
+        self.foreseen = {matrix.name: matrix for matrix in foreseen}
+        self.size = max((matrix.end for matrix in foreseen), default=0)
 
     def take(self, count: int) -> int:
         place = -(-self.size // ALIGNMENT) * ALIGNMENT if count >= ALIGNMENT else -(-self.size // 64) * 64
         self.size = place + count
         return place
+
+    def place(self, matrix: Matrix) -> Matrix:
+        """Return ``matrix``, which is rounded, with its place: that which was foreseen, if it was."""
+        known = self.foreseen.get(matrix.name)
+        if known is not None and replace(known, region=matrix.region) == matrix:
+            return self.foreseen.pop(matrix.name)
+        codes, scales, zeros = matrix.sizes
+        region = Region(self.take(codes), self.take(scales), self.take(zeros) if zeros else None)
+        return replace(matrix, region=region)
 
 
 def attach(
@@ -80,6 +100,7 @@ def attach(
     choose: Choose,
     *,
     tied: bool,
+    foreseen: Sequence[Matrix] = (),
 ) -> Attached:
     """Plan the real model on the graph that was built of its skeleton.
 
@@ -90,6 +111,7 @@ def attach(
         tensors: those of the real checkpoint, as they would be if it were not quantised.
         choose: see :data:`Choose`.
         tied: whether embedding and output layer share their data, where both are quantised alike.
+        foreseen: matrices that have their places already.
 
     Raises:
         ModelError: the runtime has no kernel for what was chosen.
@@ -99,7 +121,7 @@ def attach(
 
     model = onnx.load(str(graph_file), load_external_data=False)
     graph = model.graph
-    layout = _Layout()
+    layout = Layout(foreseen)
     initializers = {tensor.name: tensor for tensor in graph.initializer}
     before = list(_external(graph))
     data = np.memmap(graph_file.with_name(f"{graph_file.name}.data"), np.uint8, "r")
@@ -124,7 +146,7 @@ def attach(
         copied.append((offset, length, place))
         _refer(tensor, data_name, place, length)
     _forget_unused(graph)
-    return Attached(model, tuple(matrices), layout.size, tuple(copied))
+    return Attached(model, tuple(matrices), layout.size, tuple(copied), not layout.foreseen)
 
 
 def _attach_matmul(
@@ -134,7 +156,7 @@ def _attach_matmul(
     skeleton: Skeleton,
     tensors: Mapping[str, TensorInfo],
     choose: Choose,
-    layout: _Layout,
+    layout: Layout,
     data_name: str,
 ) -> tuple[Matrix, set[str]]:
     """Give ``node`` the real weights."""
@@ -151,27 +173,22 @@ def _attach_matmul(
         return _attach_floats(node, codes, scales.data_type, matrix, layout, data_name), names
     if reason := scheme.why_no_kernel(width):
         raise ModelError(f"{name} cannot be built: {reason}", remedy="give it another group_size, or 4 bits")
-    groups, group = scheme.groups(width), scheme.group(width)
-    rows, scale_size = matrix.rows, np.dtype(matrix.scale_type).itemsize
-    blob, zero_bytes = group * scheme.bits // 8, -(-groups * scheme.bits // 8)
-    region = Region(
-        layout.take(rows * groups * blob),
-        layout.take(rows * groups * scale_size),
-        None if scheme.symmetric else layout.take(rows * zero_bytes),
-    )
-    _resize(codes, [rows, groups, blob], data_name, region.codes, rows * groups * blob)
-    _resize(scales, [rows * groups], data_name, region.scales, rows * groups * scale_size)
+    matrix = layout.place(matrix)
+    region, (code_bytes, scale_bytes, zero_bytes) = matrix.region, matrix.sizes
+    rows, groups, group = matrix.rows, scheme.groups(width), scheme.group(width)
+    _resize(codes, [rows, groups, group * scheme.bits // 8], data_name, region.codes, code_bytes)
+    _resize(scales, [rows * groups], data_name, region.scales, scale_bytes)
     _set_attributes(node, K=width, N=rows, bits=scheme.bits, block_size=group)
     if region.zeros is None:
         del node.input[3:]
     else:
-        _resize(zeros, [rows * zero_bytes], data_name, region.zeros, rows * zero_bytes)
+        _resize(zeros, [zero_bytes], data_name, region.zeros, zero_bytes)
         del node.input[4:]
-    return replace(matrix, region=region), names
+    return matrix, names
 
 
 def _attach_floats(
-    node: NodeProto, weight: TensorProto, data_type: int, matrix: Matrix, layout: _Layout, data_name: str
+    node: NodeProto, weight: TensorProto, data_type: int, matrix: Matrix, layout: Layout, data_name: str
 ) -> Matrix:
     """Have ``node`` multiply with weights as they are, rows as the checkpoint has them: ``A`` times ``B^T``."""
     place = layout.take(matrix.bytes)
@@ -190,7 +207,7 @@ def _attach_embedding(
     initializers: Mapping[str, TensorProto],
     tensors: Mapping[str, TensorInfo],
     choose: Choose,
-    layout: _Layout,
+    layout: Layout,
     data_name: str,
     head: Matrix | None,
 ) -> list[Matrix]:
@@ -202,7 +219,7 @@ def _attach_embedding(
     slices = (Slice(EMBEDDING, 0, rows),)
     choice = choose("/model/embed_tokens", width, (EMBEDDING,))
     scheme, float_name = choice.scheme, _float_name(table)
-    float_type, float_size = table.data_type, np.dtype(float_name).itemsize
+    float_type = table.data_type
     matrix = Matrix("/model/embed_tokens", slices, width, scheme, choice.method, float_name, Region(0))
     if scheme is None:
         place = layout.take(matrix.bytes)
@@ -211,31 +228,24 @@ def _attach_embedding(
     group, groups = scheme.group(width), scheme.groups(width)
     if width % group:
         raise ValueError(f"rows of {width} do not divide into groups of {group}, which the embedding needs")
-    packed, zero_bytes = width * scheme.bits // 8, -(-groups * scheme.bits // 8)
     shared = head if head is not None and (head.slices, head.scheme) == (slices, scheme) else None
-    if shared is not None:
-        region = shared.region
-    else:
-        zeros_size = None if scheme.symmetric else rows * zero_bytes
-        region = Region(
-            layout.take(rows * packed),
-            layout.take(rows * groups * float_size),
-            None if zeros_size is None else layout.take(zeros_size),
-        )
+    if shared is None:
+        matrix = layout.place(matrix)
+    region, (code_bytes, scale_bytes, zero_bytes) = (shared or matrix).region, matrix.sizes
     table.data_type = TensorProto.UINT8
-    _resize(table, [rows, packed], data_name, region.codes, rows * packed)
+    _resize(table, [rows, code_bytes // rows], data_name, region.codes, code_bytes)
     inputs = [EMBEDDING, node.input[1], "model.embed_tokens.scales"]
     scales = graph.initializer.add(name=inputs[2], data_type=float_type)
-    _resize(scales, [rows, groups], data_name, region.scales, rows * groups * float_size)
+    _resize(scales, [rows, groups], data_name, region.scales, scale_bytes)
     if region.zeros is not None:
         inputs.append("model.embed_tokens.zeros")
         zeros = graph.initializer.add(name=inputs[3], data_type=TensorProto.UINT8)
-        _resize(zeros, [rows, zero_bytes], data_name, region.zeros, rows * zero_bytes)
+        _resize(zeros, [rows, zero_bytes // rows], data_name, region.zeros, zero_bytes)
     node.op_type, node.domain = "GatherBlockQuantized", DOMAIN
     del node.input[:], node.attribute[:]
     node.input.extend(inputs)
     _set_attributes(node, bits=scheme.bits, block_size=group, gather_axis=0, quantize_axis=1)
-    return [replace(matrix, region=region)] if shared is None else []
+    return [matrix] if shared is None else []
 
 
 def _set_attributes(node: NodeProto, **values: int) -> None:

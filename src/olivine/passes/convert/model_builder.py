@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from olivine.config.schema import DataConfig
 from olivine.errors import ModelError, Problem
@@ -40,6 +40,7 @@ from olivine.passes.estimate import (
 
 if TYPE_CHECKING:
     from olivine.passes.convert.building import BuilderProcess
+    from olivine.quant.streaming import Matrix
 
 
 class ModelBuilder(Pass[ModelBuilderParams]):
@@ -83,7 +84,7 @@ class ModelBuilder(Pass[ModelBuilderParams]):
         "torch",
     )
     made_for_target: ClassVar[bool] = True
-    version: ClassVar[int] = 2  # 2: int4 and int8 are rounded by search, streamed
+    version: ClassVar[int] = 3  # 2: int4 and int8 are rounded by search, streamed; 3: their places in the file
 
     @classmethod
     def resolve(cls, params: ModelBuilderParams, context: PlanContext) -> tuple[ModelBuilderParams, list[str]]:
@@ -225,6 +226,7 @@ def _build_streamed(
         Metrics; attributes; the folder of the model that is to be tried.
     """
     from olivine.passes.convert import building
+    from olivine.passes.convert.foreseeing import foresee
     from olivine.passes.convert.mixed_build import MixedBuild
     from olivine.passes.convert.streamed_build import build_streamed
     from olivine.passes.convert.uniform_build import UniformBuild, graph_params
@@ -255,7 +257,21 @@ def _build_streamed(
             building.build(source, folder, graph.precision, provider, given, scratch)
 
     threads = threads_within(context.max_memory, BUILDER, TILE, this_machine().cores)
-    built = build_streamed(reader, context, build, choice.choosing, tied=tied, quantised=quantised, threads=threads)
+    foreseen: tuple[Matrix, ...] = ()
+    if isinstance(choice, UniformBuild) and quantised is None:  # what it says does not depend on the graph
+        scales: Literal["float32", "float16"] = "float32" if scale_bytes(provider) == 4 else "float16"
+        foreseen = foresee(reader.tensors, checkpoint.config, choice.choose, scales)
+    built = build_streamed(
+        reader,
+        context,
+        build,
+        choice.choosing,
+        tied=tied,
+        quantised=quantised,
+        threads=threads,
+        foreseen=foreseen,
+        beside=process is not None and context.max_memory is None,
+    )
     for pattern in sorted(choice.unmatched):
         context.note(f"int4_nodes_to_exclude: the model has no {pattern}")
     metrics = {} if quantised else {"weight_error": built.error}

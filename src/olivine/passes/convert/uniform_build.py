@@ -90,9 +90,10 @@ class UniformBuild:
 
     def choosing(self, size_with: Callable[[Choose], int]) -> Choose:
         """Return the choice, which the size does not change."""
-        return self._choose
+        return self.choose
 
-    def _choose(self, name: str, width: int, sources: tuple[str, ...]) -> Choice:
+    def choose(self, name: str, width: int, sources: tuple[str, ...]) -> Choice:
+        """See :data:`.attaching.Choose`."""
         modules = [each.removesuffix(".weight") for each in sources]
         names = [f"{name}/{'Gather' if name == TABLE else 'MatMul'}", *modules]
         excluding = {pattern for pattern in self._exclude if any(fnmatchcase(each, pattern) for each in names)}
