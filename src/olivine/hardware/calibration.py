@@ -8,6 +8,7 @@ system gives a process, and what one thread does is timed by the processor time 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import sys
@@ -73,22 +74,26 @@ def _loop() -> int:
 
 
 def _products() -> tuple[float, float]:
-    """Return operations a second in float32 and bfloat16; with torch if it is installed, which training uses.
+    """Return operations a second in float32 and bfloat16.
+
+    With torch, which training uses, where it is loaded or where there are products in bfloat16 to measure; else with
+    numpy, which is as fast in float32 to a few percent, while importing torch takes longer than all else here.
 
     Where others are computing, threads wait for each other most of the time, and all together are slower than one
     alone by far: then what one does in its own processor time counts.
     """
     work = 2.0 * SIDE**3
-    try:
-        import torch
-    except ImportError:
+    has_bfloat16 = this_machine().cpu_has_bf16
+    if not ("torch" in sys.modules or (has_bfloat16 and importlib.util.find_spec("torch"))):
         import numpy as np
 
         matrix = np.ones((SIDE, SIDE), dtype=np.float32)
         return work / _best(lambda: matrix @ matrix), 0.0
+    import torch
+
     found = []
     for dtype in (torch.float32, torch.bfloat16):
-        if dtype is torch.bfloat16 and not this_machine().cpu_has_bf16:
+        if dtype is torch.bfloat16 and not has_bfloat16:
             found.append(0.0)
             continue
         values = torch.ones((SIDE, SIDE), dtype=dtype)
