@@ -455,6 +455,18 @@ def test_killed_build_goes_on_where_it_was(beside: bool, pico_model: Path, tmp_p
     assert (output / "model.onnx.data").read_bytes() == (tmp_path / "whole" / "model.onnx.data").read_bytes()
 
 
+def test_data_file_of_another_choice_is_not_gone_on_with(pico_model: Path, tmp_path: Path) -> None:
+    source = checkpoint(tmp_path / "model", pico_model, "llama")
+    build_genai(source, tmp_path / "whole", precision="int4")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (scratch / "model.onnx.data").write_bytes(bytes(100))
+    done = [{"name": matrix.name, "error": 0.0, "bytes": matrix.bytes} for matrix in foreseen_in(source)]
+    (scratch / "journal.jsonl").write_text("".join(json.dumps(each) + "\n" for each in done))
+    build_in(source, tmp_path / "out", scratch)
+    assert (tmp_path / "out" / "model.onnx.data").read_bytes() == (tmp_path / "whole" / "model.onnx.data").read_bytes()
+
+
 def test_process_of_the_builder_gives_the_same_and_goes_when_its_parent_is_killed(
     pico_model: Path, tmp_path: Path
 ) -> None:

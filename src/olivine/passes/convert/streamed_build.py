@@ -121,8 +121,11 @@ def build_streamed(
 
     choice = choosing(size_with)
     attached = attached_with(choice, foreseen)
+    # As a run left it that was killed late, or before it had the graph.
+    sizes: tuple[int, ...] = (attached.size, Layout(foreseen).size)
     if not attached.as_foreseen:  # places that no matrix of the graph has would stay empty
-        attached = attached_with(choice, ())
+        attached, sizes = attached_with(choice, ()), ()
+    if data.exists() and data.stat().st_size not in sizes:  # what the journal says is elsewhere
         journal.unlink(missing_ok=True)
         progress.forget()
     _make_room(data, journal, attached.size)
